@@ -1,0 +1,1 @@
+"""The shared heart: the pure domain, the durable store, the bus, the settings."""

@@ -1,0 +1,84 @@
+"""The one settings model. Only entrypoints read it; they hand out what each part needs."""
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.domain.quotes import Market
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting is an environment variable: CROSSFILL_ and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="CROSSFILL_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # Where things are
+    home: Path = Path(".crossfill")
+    database_url: SecretStr | None = None  # None: SQLite in `home`
+    broker_url: SecretStr | None = None  # Celery's Redis; set by `crossfill up` for its children
+    bus_url: SecretStr | None = None  # None: the broker's
+    host: str = "127.0.0.1"
+    api_port: Port = 8000
+    notifier_port: Port = 8001
+    flower_port: Port = 5555
+    url: str | None = None  # the API, for the command line elsewhere
+    notifier_url: str | None = None
+    token: SecretStr | None = None  # for the command line; None: read from `home`/token
+
+    # Market
+    market: Market = Market.SIMULATED
+    market_data: Path = Path("../shared/market")
+    venues: str = "binance,coinbase"
+    binance_url: str | None = None  # None: the exchange's own
+    coinbase_url: str | None = None
+    seed: int = 7
+
+    # Orders
+    order_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=86_400,
+        validation_alias=AliasChoices("ORDER_TIMEOUT_SECONDS", "order_timeout_s"),
+    )
+    shards: int | None = Field(default=None, ge=1, le=256)  # None: 1 on SQLite, 16 beyond; fixed once made
+    fee_bps: Decimal = Field(default=Decimal(0), ge=0, le=10_000)
+    lease_s: float = Field(default=5, ge=1, le=60)
+    silence_s: float = Field(default=3, gt=0, le=60)  # no mark for so long: the venue's quotes count for nothing
+    waiters_max: int = Field(default=1_000, ge=0)
+    accept_queue_max: int = Field(default=4_096, ge=1)
+    body_bytes_max: int = Field(default=16_384, ge=256)
+    events_kept_days: int = Field(default=7, ge=1)
+    journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
+
+    @property
+    def order_timeout(self) -> timedelta:
+        """The deadline of an order that names none."""
+        return timedelta(seconds=self.order_timeout_s)
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL of the database."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'crossfill.db').absolute()}"
+
+    @property
+    def broker(self) -> str:
+        """The Redis URL of Celery's broker."""
+        return self.broker_url.get_secret_value() if self.broker_url else "redis://127.0.0.1:6379/0"
+
+    @property
+    def bus(self) -> str:
+        """The Redis URL of the bus."""
+        return self.bus_url.get_secret_value() if self.bus_url else self.broker
+
+    @property
+    def venue_names(self) -> tuple[str, ...]:
+        """The venues to read, in the order given."""
+        return tuple(name.strip() for name in self.venues.split(",") if name.strip())
