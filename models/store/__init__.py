@@ -1,0 +1,1 @@
+"""The durable record: tables, units of work, migrations."""

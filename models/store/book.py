@@ -1,0 +1,55 @@
+"""What the fulfilment loop reads: a book as it was committed, and what has come since."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from models.domain.book import Level
+from models.domain.orders import Order, OrderState, Side
+from models.store.rows import domain_order, order_row
+from models.store.tables import levels, orders
+from models.store.venues import switches
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBook:
+    """What a new owner of a shard starts from."""
+
+    levels: list[Level]
+    working: list[Order]
+    disabled: list[str]
+
+
+def load(connection: Connection, shard: int) -> LoadedBook:
+    """Return what was taken from levels, the working orders in accept order, and the venues switched off."""
+    taken = [
+        Level(row.venue, row.product_id, Side(row.side), row.price, row.taken)
+        for row in connection.execute(select(levels).where(levels.c.shard == shard))
+    ]
+    disabled = [venue for venue, enabled in switches(connection).items() if not enabled]
+    return LoadedBook(taken, _open(connection, shard, OrderState.WORKING, None), disabled)
+
+
+def queued(connection: Connection, shard: int, limit: int) -> list[Order]:
+    """Return accepted orders that are in no book yet, in accept order."""
+    return _open(connection, shard, OrderState.QUEUED, limit)
+
+
+def _open(connection: Connection, shard: int, state: OrderState, limit: int | None) -> list[Order]:
+    query = (
+        select(orders)
+        .where(orders.c.shard == shard, orders.c.state == state.value, orders.c.ended_us.is_(None))
+        .order_by(orders.c.seq)
+        .limit(limit)
+    )
+    return [domain_order(order_row(row)) for row in connection.execute(query)]
+
+
+def cancels(connection: Connection, shard: int) -> list[int]:
+    """Return the open orders whose owners asked for a cancel."""
+    query = select(orders.c.seq).where(
+        orders.c.shard == shard,
+        orders.c.cancel_us.is_not(None),
+        orders.c.ended_us.is_(None),
+    )
+    return list(connection.execute(query.order_by(orders.c.seq)).scalars())

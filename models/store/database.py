@@ -1,0 +1,184 @@
+"""The database: one engine, its transactions, and the rules that SQLite needs.
+
+On SQLite every write transaction and every checkpoint holds one file lock, in every process. Versions
+before 3.51.3 can corrupt a WAL database when a checkpoint meets a commit (sqlite.org/wal.html,
+"the WAL-reset bug"), and the lock makes waiting fair, which SQLite's own busy handler is not.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from models.domain.errors import CrossfillError
+from models.store.file_lock import FileLock, LockTimeoutError
+
+LOCK_TIMEOUT_S = 10
+BUSY_MS = 10_000
+CHECKPOINT_BUSY_MS = 100
+
+
+class StoreUnavailableError(CrossfillError):
+    """The database cannot be reached or does not answer; nothing was written."""
+
+    retryable = True
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"the database is not available: {cause}".splitlines()[0])
+
+
+class CommitUnknownError(StoreUnavailableError):
+    """COMMIT did not answer: what was written may be there or not."""
+
+
+class Database:
+    """An engine with the transactions that the store's functions run in."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self._lock = FileLock(f"{engine.url.database}.lock", timeout_s=LOCK_TIMEOUT_S) if self.is_sqlite else None
+
+    @classmethod
+    def open(cls, url: str, *, pool_size: int = 5) -> "Database":
+        """Return a database of this URL; nothing is connected before the first transaction."""
+        sqlite = make_url(url).get_backend_name() == "sqlite"
+        options = {"connect_timeout": 5, "options": "-c lock_timeout=10000 -c statement_timeout=60000"}
+        engine = create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=20,
+            pool_timeout=10,
+            pool_pre_ping=not sqlite,
+            connect_args={"timeout": 10} if sqlite else options,
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+        )
+        if sqlite:
+            event.listen(engine, "connect", _prepare_sqlite)
+        return cls(engine)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run one write transaction: committed at the end, rolled back by an error.
+
+        Raises StoreUnavailableError where the database cannot take it, and CommitUnknownError where
+        COMMIT itself failed to answer.
+        """
+        with self._locked(), self._connected() as connection:
+            # The driver begins nothing by itself (isolation_level None): the transaction says
+            # from its start that it will write, so that it never has to be upgraded.
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            try:
+                if self.is_sqlite:
+                    connection.exec_driver_sql("COMMIT")
+                connection.commit()
+            except DBAPIError as error:
+                raise CommitUnknownError(error) from error
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Run one read transaction. Raises StoreUnavailableError where the database does not answer."""
+        with self._connected() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        try:
+            self._lock.acquire()
+        except (LockTimeoutError, OSError) as error:
+            raise StoreUnavailableError(error) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        try:
+            with self.engine.connect() as connection:
+                try:
+                    yield connection
+                finally:
+                    self._roll_back(connection)
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            raise StoreUnavailableError(error) from error
+
+    def _roll_back(self, connection: Connection) -> None:
+        """End whatever is open; a connection that cannot even do that is thrown away."""
+        if connection.invalidated:
+            return
+        try:
+            raw = connection.connection.dbapi_connection
+            if self.is_sqlite and raw is not None and raw.in_transaction:
+                raw.rollback()
+            connection.rollback()
+        except DBAPIError:
+            connection.invalidate()
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into its file, so that neither grows without bound.
+
+        A reader in the midst of its transaction keeps part of the log; the next checkpoint moves
+        that. Writers wait meanwhile, so it waits for readers hardly at all.
+        """
+        if not self.is_sqlite:
+            return
+        with self._locked(), self._connected() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECKPOINT_BUSY_MS}").close()
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_MS}").close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._lock is None:
+            self.engine.dispose()
+            return
+        # The last connection of all checkpoints as it closes. Where the lock is not free, its
+        # holder is connected too, and this is not the last one.
+        with suppress(StoreUnavailableError), self._locked():
+            self.engine.dispose()
+        self.engine.dispose()
+        self._lock.close()
+
+
+def _dumps(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "wal_autocheckpoint=0",
+        "temp_store=MEMORY",
+        "cache_size=-16000",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+_CLOCKS = {
+    "sqlite": text("SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"),
+    "postgresql": text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"),
+}
+
+
+def now_us(connection: Connection) -> int:
+    """Return the database's own time, in microseconds (SQLite's clock steps in milliseconds)."""
+    return int(connection.execute(_CLOCKS[connection.dialect.name]).scalar_one())

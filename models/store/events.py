@@ -1,0 +1,136 @@
+"""Events: what each owner is told, numbered without a gap.
+
+The number comes from the owner's counter row, raised as the last act of the transaction that made
+the event true, owners in the order of their ids. The row lock makes the order of the numbers the
+order of the commits, and a rollback leaves no hole.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from models.domain.events import EventType
+from models.store.database import Database
+from models.store.tables import events, owners
+
+PRUNE_BATCH = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event without its number."""
+
+    owner_id: str
+    type: EventType
+    job_id: str
+    order_id: str | None
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as the database has it."""
+
+    owner_id: str
+    seq: int
+    type: EventType
+    created_us: int
+    job_id: str
+    order_id: str | None
+    payload: dict[str, Any]
+
+
+def rfc3339(time_us: int | None) -> str | None:
+    """Return a time as RFC 3339 text in UTC, to the microsecond."""
+    if time_us is None:
+        return None
+    seconds, microseconds = divmod(time_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+
+
+def as_message(row: EventRow) -> dict[str, Any]:
+    """Return what clients are sent, over Socket.IO and over HTTP alike."""
+    head = {"seq": row.seq, "type": row.type.value, "time": rfc3339(row.created_us)}
+    return {**head, "job_id": row.job_id, "order_id": row.order_id, **row.payload}
+
+
+def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> None:
+    """Number events and write them. Call it last in a transaction: it locks the owners' counters."""
+    rows: list[dict[str, Any]] = []
+    ordered = sorted(new, key=attrgetter("owner_id"))  # stable: an owner's events keep their order
+    for owner_id, group in groupby(ordered, key=attrgetter("owner_id")):
+        mine = list(group)
+        raised = (
+            update(owners)
+            .where(owners.c.id == owner_id)
+            .values(event_seq=owners.c.event_seq + len(mine))
+            .returning(owners.c.event_seq)
+        )
+        last = connection.execute(raised).scalar_one()
+        rows += [
+            {
+                "owner_id": owner_id,
+                "seq": seq,
+                "type": event.type.value,
+                "created_us": time_us,
+                "job_id": event.job_id,
+                "order_id": event.order_id,
+                "payload": event.payload,
+            }
+            for seq, event in enumerate(mine, last - len(mine) + 1)
+        ]
+    if rows:
+        connection.execute(insert(events), rows)
+
+
+def events_after(connection: Connection, owner_id: str, after_seq: int, limit: int) -> list[EventRow]:
+    """Return the owner's events above a number, in order, at most `limit`."""
+    query = (
+        select(events)
+        .where(events.c.owner_id == owner_id, events.c.seq > after_seq)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    return [
+        EventRow(row.owner_id, row.seq, EventType(row.type), row.created_us, row.job_id, row.order_id, row.payload)
+        for row in connection.execute(query)
+    ]
+
+
+def cursor_of(connection: Connection, owner_id: str) -> tuple[int, int]:
+    """Return the numbers of the owner's oldest kept and newest event; oldest is newest + 1 where none is kept."""
+    newest = connection.execute(select(owners.c.event_seq).where(owners.c.id == owner_id)).scalar_one_or_none() or 0
+    oldest = connection.execute(select(func.min(events.c.seq)).where(events.c.owner_id == owner_id)).scalar_one()
+    return (oldest if oldest is not None else newest + 1), newest
+
+
+def newest_by_owner(connection: Connection, owner_ids: Iterable[str]) -> dict[str, int]:
+    """Return the newest number of each owner, in one query."""
+    query = select(owners.c.id, owners.c.event_seq).where(owners.c.id.in_(bindparam("ids", expanding=True)))
+    return {row.id: row.event_seq for row in connection.execute(query, {"ids": list(owner_ids)})}
+
+
+def prune(database: Database, before_us: int) -> int:
+    """Delete events older than a time, in short transactions, and return how many went.
+
+    What goes is each owner's beginning, up to the newest event that is old enough: times need not
+    rise with the numbers, and what is kept must have no holes.
+    """
+    old = select(events.c.owner_id, func.max(events.c.seq), func.min(events.c.seq)).where(
+        events.c.created_us < before_us,
+    )
+    with database.read() as connection:
+        spans = connection.execute(old.group_by(events.c.owner_id)).all()
+    total = 0
+    for owner_id, last, first in spans:
+        for start in range(first, last + 1, PRUNE_BATCH):
+            end = min(last, start + PRUNE_BATCH - 1)
+            with database.write() as connection:
+                gone = delete(events).where(events.c.owner_id == owner_id, events.c.seq <= end)
+                total += connection.execute(gone).rowcount
+    return total

@@ -1,0 +1,185 @@
+"""Jobs: what was promised with a 202, how far it is, and who works on it.
+
+A job that carries an order is worked by the book. Every other kind is claimed here by any worker:
+a claim counts an attempt and runs out after its lease; whoever finishes names the attempt, so one
+that was overtaken changes nothing.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
+
+from models.domain.errors import CrossfillError
+from models.domain.events import EventType
+from models.domain.orders import JobState, OrderState
+from models.store.database import Database, now_us
+from models.store.events import NewEvent, append
+from models.store.rows import JobRow
+from models.store.tables import jobs, orders, shards
+
+ORDER_KIND = "order"
+ATTEMPTS_MAX = 5
+RETRY_S_MAX = 60
+
+
+class ClaimLostError(CrossfillError):
+    """The lease ran out and the job was claimed by another worker, or ended."""
+
+    def __init__(self, claimed: "ClaimedJob") -> None:
+        super().__init__(f"attempt {claimed.attempt} of job {claimed.id} was overtaken")
+        self.claimed = claimed
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that a worker has to itself until its lease runs out. `attempt` counts from 1."""
+
+    id: str
+    owner_id: str
+    kind: str
+    payload: dict[str, Any]
+    attempt: int
+    worker: str
+
+
+def _job_row(row: Row[Any]) -> JobRow:
+    return JobRow(
+        id=row.id,
+        owner_id=row.owner_id,
+        kind=row.kind,
+        state=JobState(row.state),
+        task_id=row.task_id,
+        attempts=row.attempts,
+        created_us=row.created_us,
+        ended_us=row.ended_us,
+        payload=row.payload,
+        result=row.result,
+        error=row.error,
+    )
+
+
+def job_by_id(connection: Connection, owner_id: str, job_id: str) -> JobRow | None:
+    """Return the owner's job, or None."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id, jobs.c.owner_id == owner_id)).one_or_none()
+    return _job_row(row) if row else None
+
+
+def list_jobs(
+    connection: Connection,
+    owner_id: str,
+    *,
+    state: str | None = None,
+    before_id: str | None = None,
+    limit: int = 50,
+) -> list[JobRow]:
+    """Return the owner's jobs, newest first, below an id."""
+    query = select(jobs).where(jobs.c.owner_id == owner_id).order_by(jobs.c.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(jobs.c.state == state)
+    if before_id is not None:
+        query = query.where(jobs.c.id < before_id)
+    return [_job_row(row) for row in connection.execute(query)]
+
+
+def shards_waiting(connection: Connection, before_us: int) -> list[int]:
+    """Return the shards with orders that were accepted before a time and are in no book yet."""
+    # Asked shard by shard, the index finds it beside a million resting orders without a scan.
+    waiting = exists().where(
+        orders.c.shard == shards.c.shard,
+        orders.c.state == OrderState.QUEUED.value,
+        orders.c.ended_us.is_(None),
+        orders.c.created_us < before_us,
+    )
+    return list(connection.execute(select(shards.c.shard).where(waiting).order_by(shards.c.shard)).scalars())
+
+
+def retry_after_us(attempt: int) -> int | None:
+    """Return how long a job rests after a failed attempt (2, 4, 8, 16 s), or None where it was the last."""
+    return None if attempt >= ATTEMPTS_MAX else min(2**attempt, RETRY_S_MAX) * 1_000_000
+
+
+def claim_due(database: Database, kinds: Collection[str], worker: str, lease_us: int) -> ClaimedJob | None:
+    """Claim the job of these kinds that is due longest, or return None.
+
+    Due is what is queued past its time or was left by a worker whose lease ran out. A job that was
+    left in its last attempt fails here. Jobs that carry orders are never claimed.
+    """
+    with database.read() as connection:  # an idle worker asks often, and must not lock who writes
+        if connection.execute(select(jobs.c.id).where(_due(kinds, now_us(connection))).limit(1)).first() is None:
+            return None
+    lost: list[NewEvent] = []
+    with database.write() as connection:
+        now = now_us(connection)
+        claimed = None
+        while claimed is None:
+            query = select(jobs).where(_due(kinds, now)).order_by(jobs.c.due_us, jobs.c.id).limit(1)
+            row = connection.execute(query.with_for_update(skip_locked=True)).first()
+            if row is None:
+                break
+            if row.attempts >= ATTEMPTS_MAX:
+                error = row.error or f"no worker came to the end of it in {ATTEMPTS_MAX} attempts"
+                lost.append(_end(connection, row.id, JobState.FAILED, now, error=error))
+                continue
+            claimed = ClaimedJob(row.id, row.owner_id, row.kind, row.payload, row.attempts + 1, worker)
+            values = {"state": JobState.RUNNING.value, "attempts": claimed.attempt, "worker": worker}
+            taken = update(jobs).where(jobs.c.id == row.id).values(lease_until_us=now + lease_us, **values)
+            connection.execute(taken)
+        append(connection, lost, now)
+    return claimed
+
+
+def finish(database: Database, claimed: ClaimedJob, result: dict[str, Any]) -> None:
+    """End a claimed job with its result, and tell its owner. Raises ClaimLostError; then nothing is written."""
+    with database.write() as connection:
+        now = _fence(connection, claimed)
+        append(connection, [_end(connection, claimed.id, JobState.DONE, now, result=result)], now)
+
+
+def fail(database: Database, claimed: ClaimedJob, error: str) -> JobState:
+    """Put a claimed job back for its next attempt, or after the last one end it; return its state.
+
+    Raises ClaimLostError; then nothing is written.
+    """
+    wait_us = retry_after_us(claimed.attempt)
+    with database.write() as connection:
+        now = _fence(connection, claimed)
+        if wait_us is None:
+            append(connection, [_end(connection, claimed.id, JobState.FAILED, now, error=error)], now)
+            return JobState.FAILED
+        values = {"state": JobState.QUEUED.value, "lease_until_us": None, "error": error}
+        connection.execute(update(jobs).where(jobs.c.id == claimed.id).values(due_us=now + wait_us, **values))
+        return JobState.QUEUED
+
+
+def _due(kinds: Collection[str], now: int) -> ColumnElement[bool]:
+    queued = and_(jobs.c.state == JobState.QUEUED.value, jobs.c.due_us <= now)
+    left = and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until_us < now)
+    # The first two conditions are those of the index of what is due.
+    return and_(jobs.c.ended_us.is_(None), jobs.c.kind != ORDER_KIND, jobs.c.kind.in_(kinds), or_(queued, left))
+
+
+def _fence(connection: Connection, claimed: ClaimedJob) -> int:
+    """Lock the job's row for the claim; return the time."""
+    mine = and_(jobs.c.id == claimed.id, jobs.c.state == JobState.RUNNING.value, jobs.c.attempts == claimed.attempt)
+    if not connection.execute(update(jobs).where(mine).values(attempts=claimed.attempt)).rowcount:
+        raise ClaimLostError(claimed)
+    return now_us(connection)
+
+
+def _end(
+    connection: Connection,
+    job_id: str,
+    state: JobState,
+    now: int,
+    *,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+) -> NewEvent:
+    values = {"state": state.value, "result": result, "error": error, "ended_us": now, "lease_until_us": None}
+    ended = update(jobs).where(jobs.c.id == job_id).values(values).returning(jobs.c.owner_id, jobs.c.kind)
+    owner_id, kind = connection.execute(ended).one()
+    payload = {"kind": kind, "result": result} if error is None else {"kind": kind, "result": result, "error": error}
+    told = EventType.JOB_DONE if state is JobState.DONE else EventType.JOB_FAILED
+    return NewEvent(owner_id, told, job_id, None, payload)

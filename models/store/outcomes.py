@@ -1,0 +1,252 @@
+"""Outcomes: what a step of the book did, made true in one fenced transaction."""
+
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from models.domain.book import Level, Outcome, Split
+from models.domain.decimals import EXACT, plain
+from models.domain.errors import CrossfillError
+from models.domain.events import EventType
+from models.domain.orders import OrderState, check_transition, job_state_of
+from models.domain.quotes import Market
+from models.store.database import Database
+from models.store.events import NewEvent, append
+from models.store.rows import average
+from models.store.shards import Lease, held
+from models.store.tables import jobs, levels, orders, shards, splits
+
+
+class FencedError(CrossfillError):
+    """The shard has another owner or epoch: whoever asks was overtaken and commits nothing."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(f"shard {lease.shard} is no longer held under epoch {lease.epoch}")
+        self.lease = lease
+
+
+class SplitRefusedError(CrossfillError):
+    """An order cannot take what the book gave it; the book is wrong and must be dropped."""
+
+    def __init__(self, order_ids: Sequence[str]) -> None:
+        super().__init__(f"outcomes do not fit the orders they are for, among these: {', '.join(order_ids[:5])}")
+        self.order_ids = order_ids
+
+
+def commit_outcomes(
+    database: Database,
+    lease: Lease,
+    first_number: int,
+    outcomes: Sequence[Outcome],
+    changed: Sequence[Level],
+    *,
+    market: Market,
+    fee_bps: Decimal = Decimal(0),
+) -> set[str]:
+    """Write splits, orders, jobs, levels and events of a step; return the owners to be told.
+
+    Raises FencedError where the lease does not hold, SplitRefusedError where an order is not as the
+    book thinks it is, CommitUnknownError and StoreUnavailableError. After any of them the book must
+    be dropped: nothing is patched.
+    """
+    with localcontext(EXACT):
+        numbered = enumerate(outcomes, first_number)
+        prefix = f"{lease.shard}-{lease.epoch}"
+        written = [_Written(outcome, f"{prefix}-{number}", market, fee_bps) for number, outcome in numbered]
+        split_rows = [row for each in written for row in each.split_rows()]
+        events = [event for each in written for event in each.events()]
+    with database.write() as connection:
+        # Rewriting the epoch that it has changes nothing, and holds the row against whoever overtakes.
+        if not connection.execute(update(shards).where(*held(lease)).values(epoch=lease.epoch)).rowcount:
+            raise FencedError(lease)
+        if written:
+            _update_orders(connection, written)
+        if split_rows:
+            connection.execute(insert(splits), split_rows)
+        _write_levels(connection, lease.shard, changed)
+        if events:
+            append(connection, events, outcomes[-1].time_us)
+    return {outcome.order.owner_id for outcome in outcomes}
+
+
+_UPDATE_ORDER = (
+    update(orders)
+    .where(
+        orders.c.seq == bindparam("b_seq"),
+        orders.c.ended_us.is_(None),
+        orders.c.state == bindparam("b_before"),
+        orders.c.filled_size == bindparam("b_filled"),
+    )
+    .values(
+        state=bindparam("state"),
+        reason=bindparam("reason"),
+        filled_size=bindparam("filled_size"),
+        filled_value=bindparam("filled_value"),
+        avg_price=bindparam("avg_price"),
+        ended_us=bindparam("ended_us"),
+    )
+)
+_UPDATE_JOB = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("b_id"))
+    .values(state=bindparam("state"), result=bindparam("result"), ended_us=bindparam("ended_us"))
+)
+
+
+def _update_orders(connection: Connection, written: Sequence["_Written"]) -> None:
+    changed = connection.execute(_UPDATE_ORDER, [each.order_values() for each in written]).rowcount
+    if changed != len(written):
+        raise SplitRefusedError([each.outcome.order.id for each in written])
+    moved = [each.job_values() for each in written if each.job_moves]
+    if moved:
+        connection.execute(_UPDATE_JOB, moved)
+
+
+def _write_levels(connection: Connection, shard: int, changed: Sequence[Level]) -> None:
+    latest = {(level.venue, level.product_id, level.side, level.price): level for level in changed}
+    rows = [
+        {
+            "venue": level.venue,
+            "product_id": level.product_id,
+            "side": level.side.value,
+            "price": level.price.normalize(),
+            "shard": shard,
+            "taken": level.taken,
+        }
+        for level in latest.values()
+    ]
+    gone = [{f"b_{key}": row[key] for key in _LEVEL_KEY} for row in rows if not row["taken"]]
+    kept = [row for row in rows if row["taken"]]
+    if gone:
+        matches = [levels.c[key] == bindparam(f"b_{key}") for key in _LEVEL_KEY]
+        connection.execute(delete(levels).where(*matches), gone)
+    if kept:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        upsert = dialect.insert(levels)
+        upsert = upsert.on_conflict_do_update(index_elements=_LEVEL_KEY, set_={"taken": upsert.excluded.taken})
+        connection.execute(upsert, kept)
+
+
+_LEVEL_KEY = ("venue", "product_id", "side", "price")
+
+
+class _Written:
+    """One outcome with the sums that its rows and events need."""
+
+    def __init__(self, outcome: Outcome, number: str, market: Market, fee_bps: Decimal) -> None:
+        order = outcome.order
+        if outcome.state is not order.state:
+            check_transition(order.id, order.state, outcome.state)
+        self.outcome = outcome
+        self.number = number
+        self.market = market.value
+        self.fee_bps = fee_bps
+        self.size = sum((split.size for split in outcome.splits), Decimal(0))
+        self.value = sum((split.price * split.size for split in outcome.splits), Decimal(0))
+        self.filled = order.filled_size + self.size
+        self.reason = outcome.reason.value if outcome.reason else None
+        self.average = average(order.filled_value + self.value, self.filled)
+        self.avg_price = plain(self.average) if self.average is not None else None
+        if self.filled > order.size or (self.filled == order.size) is not (outcome.state is OrderState.FILLED):
+            raise SplitRefusedError([order.id])
+
+    def _fee(self, split: Split) -> Decimal:
+        return split.price * split.size * self.fee_bps / 10_000
+
+    def split_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": f"{self.number}-{index}",
+                "order_seq": self.outcome.order.seq,
+                "venue": split.venue,
+                "product_id": split.product_id,
+                "side": split.side.value,
+                "price": split.price,
+                "size": split.size,
+                "fee": self._fee(split),
+                "token": split.token,
+                "quote_number": split.quote_number,
+                "shown": split.shown,
+                "taken_before": split.taken_before,
+                "exchange_time_us": split.exchange_time_us,
+                "received_time_us": split.received_time_us,
+                "created_us": self.outcome.time_us,
+                "market": self.market,
+            }
+            for index, split in enumerate(self.outcome.splits)
+        ]
+
+    def events(self) -> list[NewEvent]:
+        outcome, order = self.outcome, self.outcome.order
+        events = []
+        if order.state is OrderState.QUEUED and outcome.state is OrderState.WORKING:
+            events.append(self._event(EventType.ORDER_WORKING, self._sizes(order.filled_size)))
+        filled = order.filled_size
+        for index, split in enumerate(outcome.splits):
+            filled += split.size
+            payload = {
+                "split_id": f"{self.number}-{index}",
+                "venue": split.venue,
+                "product_id": split.product_id,
+                "price": plain(split.price),
+                "size": plain(split.size),
+                "fee": plain(self._fee(split)),
+                **self._sizes(filled),
+            }
+            events.append(self._event(EventType.ORDER_SPLIT, payload))
+        if outcome.state.ended:
+            events += self._end()
+        return events
+
+    def _sizes(self, filled: Decimal) -> dict[str, Any]:
+        remaining = self.outcome.order.size - filled
+        return {"filled_size": plain(filled), "remaining_size": plain(remaining), "market": self.market}
+
+    def _end(self) -> list[NewEvent]:
+        kind = EventType.JOB_FAILED if self.outcome.state is OrderState.REJECTED else EventType.JOB_DONE
+        told = {"avg_price": self.avg_price, "reason": self.reason, **self._sizes(self.filled)}
+        payload = {"kind": "order", "result": self.result(), "market": self.market}
+        return [self._event(EventType(f"order.{self.outcome.state.value}"), told), self._event(kind, payload)]
+
+    def result(self) -> dict[str, Any]:
+        """Return the result of the order's job."""
+        outcome = self.outcome
+        result = {"order_id": outcome.order.id, "state": outcome.state.value, "reason": self.reason}
+        return {**result, "filled_size": plain(self.filled), "avg_price": self.avg_price}
+
+    def order_values(self) -> dict[str, Any]:
+        """Return the order's row after the step, and what it must be before."""
+        outcome, order = self.outcome, self.outcome.order
+        return {
+            "b_seq": order.seq,
+            "b_before": order.state.value,
+            "b_filled": order.filled_size,
+            "state": outcome.state.value,
+            "reason": self.reason,
+            "filled_size": self.filled,
+            "filled_value": order.filled_value + self.value,
+            "avg_price": self.average,
+            "ended_us": outcome.time_us if outcome.state.ended else None,
+        }
+
+    @property
+    def job_moves(self) -> bool:
+        """Whether the job's state changes with the order's."""
+        return job_state_of(self.outcome.state) is not job_state_of(self.outcome.order.state)
+
+    def job_values(self) -> dict[str, Any]:
+        """Return the job's row after the step."""
+        ended = self.outcome.state.ended
+        return {
+            "b_id": self.outcome.order.job_id,
+            "state": job_state_of(self.outcome.state).value,
+            "result": self.result() if ended else None,
+            "ended_us": self.outcome.time_us if ended else None,
+        }
+
+    def _event(self, kind: EventType, payload: dict[str, Any]) -> NewEvent:
+        order = self.outcome.order
+        return NewEvent(order.owner_id, kind, order.job_id, order.id, payload)

@@ -1,0 +1,160 @@
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from models.domain.orders import Side
+from models.store import database as module
+from models.store.database import CommitUnknownError, Database, StoreUnavailableError
+from models.store.owners import Owner, ensure_owner, owner_of_token
+from models.store.tables import levels, owners
+from models.store.venues import next_token
+from tests.services import ROOT
+
+WRITER = """
+import sys
+from models.store.database import Database
+from models.store.venues import next_token
+database = Database.open(sys.argv[1])
+for number in range(60):
+    next_token(database, "binance")
+    if number % 5 == 0:
+        database.checkpoint()
+database.close()
+"""
+RAISE = text("UPDATE owners SET event_seq = event_seq + 1 WHERE id = 'ann'")
+SEQ = text("SELECT event_seq FROM owners WHERE id = 'ann'")
+
+
+def _seq(database: Database) -> int:
+    with database.read() as connection:
+        return int(connection.execute(SEQ).scalar_one())
+
+
+def _raise_and(database: Database, problem: Exception) -> None:
+    with database.write() as connection:
+        connection.execute(RAISE)
+        raise problem
+
+
+def test_a_write_is_committed_or_nothing(database: Database) -> None:
+    """An error inside rolls back and comes out as it is; the next transaction is unharmed."""
+    with pytest.raises(ZeroDivisionError):
+        _raise_and(database, ZeroDivisionError())
+    assert _seq(database) == 0
+    with database.write() as connection:
+        connection.execute(RAISE)
+    assert _seq(database) == 1
+
+
+def test_a_read_sees_one_moment(database_url: str) -> None:
+    """In SQLite a reader keeps its snapshot while others write and checkpoint, and blocks nobody."""
+    database = Database.open(database_url)
+    ensure_owner(database, "ann", "admin", "token of ann")
+    with database.read() as reader:
+        before = reader.execute(SEQ).scalar_one()
+        with database.write() as connection:
+            connection.execute(RAISE)
+        database.checkpoint()
+        assert reader.execute(SEQ).scalar_one() == before
+    assert _seq(database) == before + 1
+    database.close()
+
+
+def test_a_broken_rule_is_not_an_unavailable_database(database: Database) -> None:
+    """Constraint errors come out as they are: the same call would fail again."""
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(owners.insert().values(id="ann", role="user", token_sha256="x", event_seq=0))
+    with database.read() as connection:
+        assert owner_of_token(connection, "token of ann") == Owner("ann", "admin")
+
+
+def test_money_is_exact(database: Database) -> None:
+    """Numbers come back as they went in, and equal numbers are one key however they are written."""
+    price, taken = Decimal("9223372036854775807.1234567890123456789"), Decimal("0.00000000000000000001")
+    row = {"venue": "v", "product_id": "p", "side": Side.SELL.value, "shard": 0, "taken": taken}
+    with database.write() as connection:
+        connection.execute(levels.insert().values(price=price, **row))
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(levels.insert().values(price=Decimal(f"{price}00"), **row))
+    with database.read() as connection:
+        (stored,) = connection.execute(levels.select())
+    assert (stored.price, stored.taken) == (price, taken)
+
+
+def _write_and_lose_connection(database: Database, *, then: str | None) -> None:
+    with database.write() as connection:
+        process = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with database.read() as other:
+            other.execute(text("SELECT pg_terminate_backend(:process, 5000)"), {"process": process})
+        if then is not None:
+            connection.execute(text(then))
+
+
+@pytest.mark.parametrize(("then", "expected"), [(None, CommitUnknownError), ("SELECT 1", StoreUnavailableError)])
+def test_a_connection_that_dies_is_said_so(postgres_url: str, then: str | None, expected: type[Exception]) -> None:
+    """Before COMMIT answers: it may have committed or not. Before that: nothing was. The next one is a new one."""
+    database = Database.open(postgres_url)
+    with pytest.raises(StoreUnavailableError) as raised:
+        _write_and_lose_connection(database, then=then)
+    assert type(raised.value) is expected
+    assert raised.value.retryable
+    with database.read() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.close()
+
+
+def test_a_lock_that_stays_taken_is_an_unavailable_database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that cannot have its turn says so in a bounded time; readers go on."""
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.1)
+    one, two = Database.open(database_url), Database.open(database_url)
+    with one.write():
+        with pytest.raises(StoreUnavailableError), two.write():
+            pass
+        with two.read() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        two.close()
+    with one.write():
+        pass
+    one.close()
+
+
+def test_sqlite_keeps_what_it_promises(database_url: str) -> None:
+    """Write-ahead log, full synchronisation, no checkpoint by itself, foreign keys."""
+    database = Database.open(database_url)
+    expected = {"journal_mode": "wal", "synchronous": 2, "wal_autocheckpoint": 0, "foreign_keys": 1}
+    with database.read() as connection:
+        for pragma, value in expected.items():
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
+    database.close()
+
+
+def test_a_checkpoint_empties_the_log(database_url: str) -> None:
+    """The log is in the file afterwards, and what was written is still there."""
+    database = Database.open(database_url)
+    log = Path(f"{database.engine.url.database}-wal")
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO venues VALUES ('v', TRUE, 7)"))
+    assert log.stat().st_size > 0
+    database.checkpoint()
+    assert log.stat().st_size == 0
+    assert next_token(database, "v") == 8
+    database.close()
+
+
+def test_processes_that_write_and_checkpoint_side_by_side_harm_nothing(database_url: str) -> None:
+    """Every commit is there, and the file is whole."""
+    database = Database.open(database_url)
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO venues VALUES ('binance', TRUE, 0)"))
+    command = [sys.executable, "-c", WRITER, database_url]
+    writers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert next_token(database, "binance") == 181
+    with database.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+    database.close()
