@@ -1,0 +1,1 @@
+"""Binance spot: combined streams of bookTicker and trade."""

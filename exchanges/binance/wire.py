@@ -1,0 +1,55 @@
+"""Binance's frames, in its own field names. Numbers are texts there; they become Decimals untouched."""
+
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**43)]  # until the year 2248
+
+
+class BookTicker(msgspec.Struct, frozen=True, gc=False):
+    """Best bid and ask. No event time is sent; `u` rises strictly but not by one."""
+
+    u: int
+    s: str
+    b: Decimal
+    B: Decimal
+    a: Decimal
+    A: Decimal
+
+
+class Trade(msgspec.Struct, frozen=True, gc=False):
+    """One trade. `m`: the buyer was the maker, so the taker sold. `t` rises by one."""
+
+    s: str
+    t: int
+    p: Decimal
+    q: Decimal
+    T: Milliseconds
+    m: bool
+
+
+class BookTickerFrame(msgspec.Struct, frozen=True, gc=False):
+    """A best bid and ask in the combined form."""
+
+    stream: str
+    data: BookTicker
+
+
+class TradeFrame(msgspec.Struct, frozen=True, gc=False):
+    """A trade in the combined form."""
+
+    stream: str
+    data: Trade
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """Every other frame: the answer to a request, or a notice."""
+
+    stream: str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    id: int | str | None = None
+    code: int | None = None
+    msg: str | None = None
+    e: str | None = None

@@ -1,0 +1,1 @@
+"""Coinbase Exchange: level2_batch, ticker, matches and heartbeat."""

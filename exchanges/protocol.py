@@ -1,0 +1,145 @@
+"""What every venue's protocol object does, and the events that it makes of frames.
+
+A protocol belongs to one connection: a new connection takes a new one. It opens no socket and reads
+no clock; the collector feeds it frames with the time of their arrival.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Protocol
+
+import msgspec
+
+from models.domain.quotes import Quote, Trade
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a venue promises of time, in seconds.
+
+    `silence_s`: nothing read for so long means that the connection is dead. `first_message_s`: a
+    stream that has not spoken by then may never (a venue may take an unknown name without a word).
+    `ping_s`: how often to ping a venue that has no heartbeat of its own; `lifetime_s`: a connection is
+    replaced after so long, because the venue would close it.
+    """
+
+    silence_s: float
+    first_message_s: float
+    ping_s: float | None = None
+    lifetime_s: float | None = None
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """The venue has said which streams it took; `refused` are those that were asked for and are not there."""
+
+    refused: tuple[str, ...] = ()
+
+
+class VenueError(msgspec.Struct, frozen=True):
+    """The venue complained; the connection stays."""
+
+    message: str
+
+
+class LastPrice(msgspec.Struct, frozen=True, gc=False):
+    """The price of a product's last trade, told by a channel that is not the one of trades."""
+
+    venue: str
+    product_id: str
+    price: Decimal
+    time_us: int
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Something of a product was missed: so many trades, or (0) part of its book.
+
+    `resync` where the book can no longer be believed: only a new connection's snapshot mends it.
+    """
+
+    product_id: str
+    missed: int
+    resync: bool = False
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """The venue lives."""
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """The venue will close this connection: open a new one now."""
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A frame that this protocol has no word for, or that is not what it should be.
+
+    `resync` where it may have been a part of a book, as in Gap.
+    """
+
+    problem: str
+    frame: str
+    resync: bool = False
+
+
+Event = Quote | Trade | LastPrice | Acknowledged | VenueError | Gap | Heartbeat | Closing | Unknown
+
+
+class VenueProtocol(Protocol):
+    """One connection to one venue.
+
+    Quotes and trades carry the token given at its start; quotes have the number 0, because it is the
+    collector that numbers them.
+    """
+
+    limits: Limits
+
+    def url(self) -> str:
+        """Return the address to connect to."""
+
+    def subscribe_frames(self) -> Sequence[str]:
+        """Return what to send after connecting."""
+
+    def decode(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
+        """Return what a frame says. Never raises for what a venue may send: see Unknown."""
+
+    def silent(self) -> Mapping[str, str]:
+        """Return the streams that have not spoken yet, by name, with their product."""
+
+
+EXCERPT_MAX = 200
+# Powers of ten between which prices and sizes are believed: no Infinity, and nothing whose integer ratio fills memory.
+POWER_MIN, POWER_MAX = -30, 18
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+# What `decode` may meet in a frame: no JSON, a field of another kind, a level that is none.
+MalformedError = (msgspec.MsgspecError, ValueError)
+AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+def unknown(problem: str, frame: bytes, *, resync: bool = False) -> Unknown:
+    """Return an Unknown with the beginning of the frame."""
+    return Unknown(problem, frame[:EXCERPT_MAX].decode(errors="replace"), resync)
+
+
+def check_level(price: Decimal, size: Decimal) -> None:
+    """Raise ValueError unless a price is a positive number and a size one of at least 0.
+
+    By their parts, because comparing Decimals takes twice as long (0.2 against 0.4 us a level).
+    """
+    if not (
+        price
+        and price.is_finite()
+        and size.is_finite()
+        and not price.is_signed()
+        and not size.is_signed()
+        and POWER_MIN < price.adjusted() < POWER_MAX
+        and POWER_MIN < size.adjusted() < POWER_MAX
+    ):
+        raise ValueError(f"no level: {size} at {price}")
+
+
+def time_us(moment: datetime) -> int:
+    """Return an aware time as microseconds since the epoch, exactly."""
+    return (moment - EPOCH) // MICROSECOND

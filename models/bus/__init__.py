@@ -1,0 +1,1 @@
+"""What passes through Redis: quotes, latest prices, hints, wake-ups."""

@@ -1,0 +1,42 @@
+"""Every name that more than one process uses in Redis and Celery."""
+
+from enum import StrEnum
+
+
+class Queue(StrEnum):
+    """Queues that are there whatever the number of shards; orders have one a shard (`orders_queue`)."""
+
+    JOBS = "jobs"
+
+
+class Task(StrEnum):
+    """Celery tasks, in the imperative."""
+
+    ORDER_PLACE = "order.place"
+    ORDER_SWEEP = "order.sweep"
+    EVENT_PRUNE = "event.prune"
+    DATABASE_CHECKPOINT = "database.checkpoint"
+
+
+COLLECTORS = "collectors"  # hash: venue -> state of its collector
+HINTS = "hints"  # pub/sub channel: owners who have something to look at
+
+
+def orders_queue(shard: int) -> str:
+    """Return the Celery queue that wakes a shard's owner."""
+    return f"orders.{shard}"
+
+
+def quotes_stream(shard: int) -> str:
+    """Return the stream of a shard's quotes, trades and marks."""
+    return f"quotes:{shard}"
+
+
+def current_key(shard: int) -> str:
+    """Return the hash of each product's newest quote in a shard."""
+    return f"current:{shard}"
+
+
+def latest_key(symbol: str) -> str:
+    """Return the hash of a symbol's latest prices by venue."""
+    return f"latest:{symbol}"

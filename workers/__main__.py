@@ -1,0 +1,45 @@
+"""`python -m workers fulfilment` and `python -m workers jobs`: Celery workers with the right options."""
+
+import logging
+import os
+import sys
+
+import structlog
+
+from models.bus.names import Queue
+from workers.celery import app, settings
+
+COMMON = ["worker", "--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
+
+
+def _fulfilment() -> list[str]:
+    from workers.owner import Owner  # noqa: PLC0415 -- only this worker owns shards
+
+    app.steps["worker"].add(Owner)
+    # It starts with a queue that nobody writes to; those of its shards come with the leases.
+    name = f"fulfilment-{os.getpid()}@%h"
+    return [*COMMON, "--pool", "threads", "--concurrency", "1", "--queues", "orders.idle", "--hostname", name]
+
+
+def _jobs() -> list[str]:
+    from workers.presence import Presence  # noqa: PLC0415 -- the other worker says that it lives with its leases
+
+    app.steps["worker"].add(Presence)
+    schedule = settings.home / "beat-schedule"
+    name = f"jobs-{os.getpid()}@%h"
+    beat = ["--beat", "--schedule", str(schedule)]
+    return [*COMMON, "--pool", "prefork", "--concurrency", "1", "--queues", Queue.JOBS.value, "--hostname", name, *beat]
+
+
+def main(arguments: list[str]) -> None:
+    """Start the worker that is named."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    kinds = {"fulfilment": _fulfilment, "jobs": _jobs}
+    if len(arguments) != 1 or arguments[0] not in kinds:
+        sys.exit("usage: python -m workers fulfilment|jobs")
+    app.worker_main(kinds[arguments[0]]())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

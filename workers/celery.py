@@ -1,0 +1,29 @@
+"""The Celery app. Its settings come from the environment; nothing is connected here."""
+
+from celery import Celery
+
+from models.bus.broker import celery_options
+from models.bus.names import Queue, Task
+from models.settings import Settings
+
+settings = Settings()
+app = Celery("crossfill", include=["workers.orders", "workers.housekeeping"])
+app.conf.update(
+    celery_options(settings.broker),
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_prefetch_multiplier=4,
+    worker_disable_rate_limits=True,
+    worker_send_task_events=True,
+    worker_max_tasks_per_child=5_000,
+    task_default_queue=Queue.JOBS.value,
+    task_create_missing_queues=True,
+    task_time_limit=120,
+    task_soft_time_limit=90,
+    # Housekeeping may fire twice and does not mind.
+    beat_schedule={
+        "sweep": {"task": Task.ORDER_SWEEP.value, "schedule": 2.0, "options": {"expires": 10}},
+        "checkpoint": {"task": Task.DATABASE_CHECKPOINT.value, "schedule": 5.0, "options": {"expires": 10}},
+        "prune": {"task": Task.EVENT_PRUNE.value, "schedule": 3600.0},
+    },
+)

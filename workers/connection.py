@@ -1,0 +1,193 @@
+"""One connection to a venue: its socket, and what is done with each frame.
+
+One thread only reads: it stamps a frame with the time and hands it over, so that pings are answered
+and times are right whatever a frame costs to decode. A second one decodes, into the outbox. A third
+one ticks: a process that stood still must not take what was buffered meanwhile for news.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from queue import SimpleQueue
+
+import structlog
+import websocket
+
+from exchanges.protocol import (
+    Acknowledged,
+    Closing,
+    Event,
+    Gap,
+    LastPrice,
+    Unknown,
+    VenueError,
+    VenueProtocol,
+)
+from models.domain.quotes import Quote, Trade
+from workers.outbox import Outbox
+
+CONNECT_TIMEOUT_S = 5  # a clean stop waits for it
+RECEIVE_TIMEOUT_S = 0.5
+STILL_S_MAX = 3.0  # as long as the loops believe a venue without a mark
+TICK_S = 0.25
+FRAMES_MAX = 50_000  # read and not yet decoded
+COMPLAINTS_MAX = 100
+
+log = structlog.get_logger()
+
+
+def clock_us() -> int:
+    """Return the time in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def steady_s() -> float:
+    """Return seconds that never go back, and that go on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Connection:
+    """One socket and its protocol, from connecting to the end. Its threads end when `closing` is set.
+
+    Raises OSError or WebSocketException where it cannot connect and subscribe.
+    """
+
+    def __init__(self, protocol: VenueProtocol, outbox: Outbox, log_: structlog.stdlib.BoundLogger) -> None:
+        self.protocol = protocol
+        self.messages = 0
+        self.gaps = 0
+        self.announced = False  # the end was asked for, by the venue or by its limits: no failure
+        self.closing = threading.Event()
+        self._outbox = outbox
+        self._log = log_
+        self._complained: set[str] = set()
+        self._frames: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
+        self._socket = websocket.create_connection(
+            protocol.url(),
+            timeout=CONNECT_TIMEOUT_S,
+            skip_utf8_validation=True,
+            enable_multithread=True,
+        )
+        self.connected_us = clock_us()
+        self.connected_at = self.read_at = self._ticked_at = steady_s()
+        try:
+            for frame in protocol.subscribe_frames():
+                self._socket.send(frame)
+        except BaseException:
+            self._socket.shutdown()  # type: ignore[no-untyped-call] # the library ships half its types
+            raise
+        self._socket.settimeout(RECEIVE_TIMEOUT_S)
+        self._threads = [
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
+            for work in (self._read, self._decode, self._tick)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Throw the socket away with all that is buffered in it; nothing comes into the outbox after it."""
+        self.closing.set()
+        with contextlib.suppress(websocket.WebSocketException, OSError):
+            self._socket.send_close()
+            if self._socket.sock is not None:
+                self._socket.sock.shutdown(socket.SHUT_RDWR)  # wakes the reader
+        for thread in self._threads:
+            thread.join(CONNECT_TIMEOUT_S)
+        self._socket.shutdown()  # type: ignore[no-untyped-call] # likewise
+
+    def ping(self) -> None:
+        """Ask the venue for a sign of life."""
+        try:
+            self._socket.ping()
+        except (websocket.WebSocketException, OSError) as error:
+            self._end("the connection broke", error=str(error))
+
+    def stood_still(self) -> bool:
+        """Return whether this process has just not run for too long; the connection ends then."""
+        still_s = steady_s() - self._ticked_at
+        if still_s > STILL_S_MAX:
+            self._end("stood still; what is buffered is old", seconds=round(still_s, 1))
+        return still_s > STILL_S_MAX
+
+    def _tick(self) -> None:
+        while not self.closing.wait(TICK_S):
+            now = steady_s()
+            if self.stood_still():
+                break
+            self._ticked_at = now
+
+    def _end(self, why: str, **details: object) -> None:
+        """End at once; frames that wait are not decoded any more."""
+        if not self.closing.is_set():
+            self._log.warning(why, **details)
+        self.closing.set()
+
+    def _read(self) -> None:
+        """Read until the end. Frames that came before a regular end are still decoded."""
+        try:
+            while not self.closing.is_set():
+                try:
+                    # Control frames are returned too, after they were answered: they are signs of life.
+                    opcode, frame = self._socket.recv_data(control_frame=True)
+                except websocket.WebSocketTimeoutException:
+                    continue
+                received_us = clock_us()
+                if self.stood_still():
+                    break
+                self.read_at = steady_s()
+                if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
+                    self._frames.put((frame, received_us))
+                    if self._frames.qsize() > FRAMES_MAX:
+                        self._end("frames come faster than they can be decoded")
+                elif opcode == websocket.ABNF.OPCODE_CLOSE:
+                    code = int.from_bytes(frame[:2]) if frame else None
+                    self._log.info(
+                        "the venue closed the connection", code=code, text=frame[2:].decode(errors="replace")
+                    )
+                    break
+        except (websocket.WebSocketException, OSError) as error:
+            if not self.closing.is_set():
+                self._log.warning("the connection broke", error=str(error) or repr(error))
+        finally:
+            self._frames.put(None)
+
+    def _decode(self) -> None:
+        try:
+            while (read := self._frames.get()) is not None and not self.closing.is_set():
+                self.messages += 1
+                for event in self.protocol.decode(*read):
+                    self._take(event)
+        except Exception:  # noqa: BLE001 -- a fault of ours costs this connection, not the collector
+            self._log.exception("a frame could not be taken")
+        finally:
+            self.closing.set()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Quote | Trade | LastPrice):
+            self._outbox.put(event)
+        elif isinstance(event, Gap):
+            self.gaps += 1
+            self._log.warning("something was missed", product=event.product_id, trades=event.missed)
+            if event.resync:
+                self._end("the book may have missed something too: starting again from a snapshot")
+        elif isinstance(event, Closing):
+            self._log.info("the venue announces the end of the connection")
+            self.announced = True
+            self.closing.set()
+        elif isinstance(event, Acknowledged) and event.refused:
+            self._complain("streams were refused", streams=", ".join(event.refused))
+        elif isinstance(event, VenueError):
+            self._complain("the venue complains", message=event.message)
+        elif isinstance(event, Unknown):
+            self._complain("a frame was not understood", problem=event.problem, frame=event.frame)
+            if event.resync:
+                self.gaps += 1
+                self._end("it may have been a part of the book: starting again from a snapshot")
+
+    def _complain(self, what: str, **details: str) -> None:
+        """Log a complaint once a connection; it never stops the other streams."""
+        key = f"{what} {details}"
+        if key not in self._complained and len(self._complained) < COMPLAINTS_MAX:
+            self._complained.add(key)
+            self._log.warning(what, **details)

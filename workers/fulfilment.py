@@ -1,0 +1,226 @@
+"""The fulfilment loop: the one owner of a shard, which steps its book and commits what the step did.
+
+Whatever goes wrong, the loop ends and its book is dropped; whoever holds the shard next claims a new
+epoch and starts from the database. Nothing is patched.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import IO
+
+import redis
+import structlog
+
+from models.bus import hints
+from models.bus.client import BusUnavailableError
+from models.bus.quotes import QuoteReader
+from models.domain.book import Book, StepResult, VenueSwitch
+from models.domain.instruments import Instruments
+from models.domain.journal import entry
+from models.domain.orders import Order
+from models.domain.quotes import BusItem, Market
+from models.store import book as stored
+from models.store.database import Database
+from models.store.outcomes import commit_outcomes
+from models.store.shards import Lease
+from models.store.venues import switches
+from workers.inbox import Inbox
+
+LOOK_S = 1.0  # rows are looked for so often even if no wake-up came
+QUEUED_MAX = 2_000  # rows taken at once
+READ_BLOCK_MS = 500
+READ_PAUSE_S = 0.005  # lets a few batches gather: a round trip costs more than a quote
+HINT_PAUSE_S = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What a loop must know."""
+
+    market: Market
+    fee_bps: Decimal
+    silence_us: int
+    journal: Path | None
+
+
+def clock_us() -> int:
+    """Return the time in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+class FulfilmentLoop:
+    """Owns the book of one shard for the life of one lease.
+
+    `bus` reads quotes and may block for READ_BLOCK_MS; `hinter` publishes and must answer fast.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        instruments: Instruments,
+        database: Database,
+        bus: redis.Redis,
+        hinter: redis.Redis,
+        settings: LoopSettings,
+    ) -> None:
+        self.lease = lease
+        self._instruments = instruments
+        self._database = database
+        self._bus = bus
+        self._hinter = hinter
+        self._settings = settings
+        self._inbox = Inbox()
+        self._stopping = threading.Event()
+        self._number = 0
+        self._hint_after = 0.0
+        name = f"shard-{lease.shard}"
+        self._threads = [
+            threading.Thread(target=self._run, name=name, daemon=True),
+            threading.Thread(target=self._read, name=f"{name}-quotes", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Load the book and begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Look at the rows now."""
+        self._inbox.wake()
+
+    def stop(self) -> None:
+        """Finish the step at hand, commit it and end."""
+        self._stopping.set()
+        self._inbox.wake()
+        self._threads[0].join(10)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop still owns its book."""
+        return self._threads[0].is_alive()
+
+    def _read(self) -> None:
+        """Bring quotes to the inbox, for as long as the loop runs, whatever Redis does."""
+        reader = QuoteReader(self._bus, self.lease.shard)
+        pause_s = READ_PAUSE_S
+        while not self._stopping.wait(pause_s):
+            try:
+                self._inbox.put(reader.read(READ_BLOCK_MS))
+                pause_s = READ_PAUSE_S
+            except BusUnavailableError as error:
+                if pause_s == READ_PAUSE_S:
+                    log.warning("quotes cannot be read", shard=self.lease.shard, error=str(error))
+                pause_s = min(2.0, max(0.1, pause_s * 2))
+
+    def _run(self) -> None:
+        try:
+            with _journal(self._settings.journal, self.lease) as journal:
+                self._work(journal)
+        except Exception as error:  # noqa: BLE001 -- any doubt means: drop the book
+            log.warning("the book is dropped", shard=self.lease.shard, epoch=self.lease.epoch, error=repr(error))
+        finally:
+            self._stopping.set()
+
+    def _work(self, journal: IO[str] | None) -> None:
+        with self._database.read() as connection:
+            loaded = stored.load(connection, self.lease.shard)
+        book = Book(
+            self._instruments,
+            levels=loaded.levels,
+            disabled=loaded.disabled,
+            silence_us=self._settings.silence_us,
+        )
+        known = dict.fromkeys(loaded.disabled, False)
+        log.info(
+            "shard owned",
+            shard=self.lease.shard,
+            epoch=self.lease.epoch,
+            orders=len(loaded.working),
+            market=self._settings.market.value,
+        )
+        self._step(book, journal, orders=loaded.working)
+        look_at = 0.0
+        while not self._stopping.is_set():
+            items, woken = self._inbox.wait(min(look_at, _monotonic(book.next_deadline_us)))
+            orders: list[Order] = []
+            cancels: list[int] = []
+            changed: list[VenueSwitch] = []
+            if woken or time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_S
+                with self._database.read() as connection:
+                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX)
+                    cancels = stored.cancels(connection, self.lease.shard)
+                    now_on = switches(connection)
+                changed = [VenueSwitch(name, on) for name, on in now_on.items() if known.get(name, True) is not on]
+                known = now_on
+                if len(orders) == QUEUED_MAX:
+                    look_at = 0.0
+            self._step(book, journal, items=items, switches=changed, cancels=cancels, orders=orders)
+
+    def _step(
+        self,
+        book: Book,
+        journal: IO[str] | None,
+        *,
+        items: Sequence[BusItem] = (),
+        switches: Sequence[VenueSwitch] = (),
+        cancels: Sequence[int] = (),
+        orders: Sequence[Order] = (),
+    ) -> None:
+        now_us = clock_us()
+        if journal is not None:
+            journal.write(json.dumps(entry(now_us, items, switches, cancels, orders)) + "\n")
+            journal.flush()
+        result = book.step(now_us, items=items, switches=switches, cancels=cancels, orders=orders)
+        self._commit(result)
+        while result.more:
+            result = book.step(now_us)
+            self._commit(result)
+
+    def _commit(self, result: StepResult) -> None:
+        if not result.outcomes:
+            return
+        owners = commit_outcomes(
+            self._database,
+            self.lease,
+            self._number,
+            result.outcomes,
+            result.levels,
+            market=self._settings.market,
+            fee_bps=self._settings.fee_bps,
+        )
+        self._number += len(result.outcomes)
+        self._hint(owners)
+
+    def _hint(self, owners: set[str]) -> None:
+        if time.monotonic() < self._hint_after:
+            return
+        try:
+            hints.publish(self._hinter, owners)
+        except BusUnavailableError:
+            self._hint_after = time.monotonic() + HINT_PAUSE_S
+
+
+def _monotonic(time_us: int | None) -> float:
+    if time_us is None:
+        return float("inf")
+    return time.monotonic() + max(0.0, (time_us - clock_us()) / 1e6)
+
+
+@contextmanager
+def _journal(folder: Path | None, lease: Lease) -> Iterator[IO[str] | None]:
+    """Open a loop's journal, where one is asked for."""
+    if folder is None:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{lease.shard:03}-{lease.epoch:06}.jsonl").open("w") as file:
+        yield file

@@ -1,0 +1,70 @@
+"""Housekeeping: what is done from time to time, by any worker, and may be done twice."""
+
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from models.bus.client import BusUnavailableError, connect, failures
+from models.bus.names import Task, orders_queue
+from models.bus.wakeups import Wakeups, new_task_id
+from models.settings import Settings
+from models.store.database import Database, now_us
+from models.store.events import prune
+from models.store.jobs import shards_waiting
+from workers.celery import app, settings
+
+if TYPE_CHECKING:
+    import redis
+
+WAITING_US = 2_000_000
+
+
+@cache
+def database() -> Database:
+    """Return this process's database, made when it is first needed and so after any fork."""
+    return Database.open(settings.database, pool_size=1)
+
+
+@app.task(name=Task.ORDER_SWEEP.value)
+def sweep() -> int:
+    """Wake the shards whose orders wait although nothing is in their queue; return how many."""
+    return sweep_shards(database(), settings)
+
+
+@app.task(name=Task.EVENT_PRUNE.value)
+def prune_events() -> int:
+    """Delete events that are older than they are kept; return how many."""
+    kept_us = int(timedelta(days=settings.events_kept_days).total_seconds() * 1e6)
+    with database().read() as connection:
+        before_us = now_us(connection) - kept_us
+    return prune(database(), before_us)
+
+
+@app.task(name=Task.DATABASE_CHECKPOINT.value)
+def checkpoint() -> None:
+    """Move SQLite's write-ahead log into its file; no process does that by itself."""
+    database().checkpoint()
+
+
+def sweep_shards(store: Database, configured: Settings) -> int:
+    """Publish one wake-up for each shard with orders due for two seconds and an empty queue.
+
+    A backlog is never read nor published again: one message wakes a shard for all its rows.
+    """
+    with store.read() as connection:
+        waiting = shards_waiting(connection, now_us(connection) - WAITING_US)
+    if not waiting:
+        return 0
+    client: redis.Redis = connect(configured.broker)
+    wakeups = Wakeups(configured.broker)
+    try:
+        with failures():
+            lost = [shard for shard in waiting if not client.llen(orders_queue(shard))]
+        if lost:
+            wakeups.publish({shard: new_task_id() for shard in lost})
+        return len(lost)
+    except BusUnavailableError:
+        return 0
+    finally:
+        client.close()
+        wakeups.close()

@@ -1,0 +1,155 @@
+"""What a collector has read and not yet sent: everything while the bus keeps up, the newest quotes when it does not."""
+
+import threading
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from exchanges.protocol import LastPrice
+from models.bus.latest import LatestPrice
+from models.domain.quotes import Quote, Trade
+
+# A batch leaves within milliseconds; a quote that had to wait for so long is no news any more.
+BACKLOG_S = 0.25
+QUOTES_MAX = 2_000
+TRADES_MAX = 20_000
+
+
+class Outbox:
+    """Quotes and trades of one venue in the order of their arrival, and each product's latest prices.
+
+    One thread puts, another takes. `conflated` counts the quotes and `trades_lost` the trades that
+    came in and did not go out.
+    """
+
+    def __init__(self, market: str) -> None:
+        self.conflated = 0
+        self.trades_lost = 0
+        self._market = market
+        self._items: list[Quote | Trade] = []
+        self._quotes = 0
+        self._since = 0.0  # when the oldest of the waiting items came
+        self._number = 0
+        self._current: dict[str, Quote] = {}
+        self._latest: dict[str, LatestPrice] = {}
+        self._touched: set[str] = set()
+        self._lock = threading.Lock()
+        self._filled = threading.Event()
+
+    def put(self, item: Quote | Trade | LastPrice) -> None:
+        """Add an item, a quote under the next number; beyond the bounds the older ones go, counted."""
+        with self._lock:
+            if isinstance(item, Quote):
+                self._put_quote(item)
+            elif isinstance(item, Trade):
+                self._put_trade(item)
+            else:
+                self._note_last(item, item.price, item.time_us)
+        self._filled.set()
+
+    def wait(self, wait_s: float) -> None:
+        """Wait for something to take, up to a time."""
+        self._filled.wait(wait_s)
+
+    def take(self) -> tuple[list[Quote | Trade], dict[str, LatestPrice]]:
+        """Return what has come, and the latest prices by product."""
+        with self._lock:
+            self._filled.clear()
+            if self._items and time.monotonic() - self._since > BACKLOG_S:
+                self._conflate()
+            items, touched = self._items, self._touched
+            self._items, self._touched, self._quotes = [], set(), 0
+            return items, {product_id: self._latest[product_id] for product_id in touched}
+
+    def current(self) -> tuple[list[Quote], dict[str, LatestPrice]]:
+        """Return each product's newest quote that was already taken, and all latest prices by product."""
+        with self._lock:
+            waiting = {item.product_id for item in self._items if isinstance(item, Quote)}
+            quotes = [quote for product_id, quote in self._current.items() if product_id not in waiting]
+            return quotes, dict(self._latest)
+
+    def lost(self, items: Sequence[Quote | Trade]) -> None:
+        """Count items that were taken and could not be written."""
+        with self._lock:
+            quotes = sum(isinstance(item, Quote) for item in items)
+            self.conflated += quotes
+            self.trades_lost += len(items) - quotes
+
+    def current_again(self) -> None:
+        """Put each product's newest quote once more, under new numbers: a write was lost, nobody knows how much."""
+        with self._lock:
+            self._conflate()
+            waiting = {item.product_id for item in self._items if isinstance(item, Quote)}
+            for quote in [quote for product_id, quote in self._current.items() if product_id not in waiting]:
+                self._put_quote(quote)
+            self._touched.update(self._latest)
+        self._filled.set()
+
+    def forget(self) -> None:
+        """Forget an old connection's quotes, sent or not, and number from 1 again; trades and last prices stay."""
+        with self._lock:
+            self._number = 0
+            self._current.clear()
+            trades: list[Quote | Trade] = [item for item in self._items if isinstance(item, Trade)]
+            self.conflated += len(self._items) - len(trades)
+            self._items, self._quotes = trades, 0
+            nothing = dict.fromkeys(("bid", "bid_size", "ask", "ask_size", "quote_time_us"))
+            for product_id, latest in self._latest.items():
+                self._latest[product_id] = msgspec.structs.replace(latest, **nothing, live=False)
+            self._touched.update(self._latest)
+
+    def _append(self, item: Quote | Trade) -> None:
+        if not self._items:
+            self._since = time.monotonic()
+        self._items.append(item)
+        self._touched.add(item.product_id)
+
+    def _put_quote(self, quote: Quote) -> None:
+        self._number += 1
+        numbered = msgspec.structs.replace(quote, number=self._number)
+        self._append(numbered)
+        self._current[quote.product_id] = numbered
+        self._latest[quote.product_id] = msgspec.structs.replace(
+            self._latest.get(quote.product_id) or self._nothing(quote),
+            bid=quote.bid_price,
+            bid_size=quote.bid_size,
+            ask=quote.ask_price,
+            ask_size=quote.ask_size,
+            live=quote.live,
+            quote_time_us=quote.received_time_us,
+        )
+        self._quotes += 1
+        if self._quotes > QUOTES_MAX:
+            self._conflate()
+
+    def _conflate(self) -> None:
+        kept = [item for item in self._items if isinstance(item, Trade) or self._current[item.product_id] is item]
+        self.conflated += len(self._items) - len(kept)
+        self._items = kept
+        self._quotes = sum(isinstance(item, Quote) for item in kept)
+
+    def _put_trade(self, trade: Trade) -> None:
+        self._append(trade)
+        # A trade from before the subscription may be hours old; it is no older for being told now.
+        told = trade.exchange_time_us if trade.before else None
+        self._note_last(trade, trade.price, trade.received_time_us if told is None else told)
+        if len(self._items) - self._quotes > TRADES_MAX:
+            self._drop_trades()
+
+    def _drop_trades(self) -> None:
+        trades = [item for item in self._items if isinstance(item, Trade)]
+        lost = {id(trade) for trade in trades[: len(trades) // 2]}
+        self.trades_lost += len(lost)
+        self._items = [item for item in self._items if id(item) not in lost]
+
+    def _note_last(self, item: Trade | LastPrice, price: Decimal, time_us: int) -> None:
+        before = self._latest.get(item.product_id) or self._nothing(item)
+        if before.last_time_us is None or time_us >= before.last_time_us:
+            self._latest[item.product_id] = msgspec.structs.replace(before, last=price, last_time_us=time_us)
+            self._touched.add(item.product_id)
+
+    def _nothing(self, item: Quote | Trade | LastPrice) -> LatestPrice:
+        nothing = (None,) * 6
+        return LatestPrice(item.venue, item.product_id, *nothing, False, None, self._market)  # noqa: FBT003 -- live

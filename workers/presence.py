@@ -1,0 +1,58 @@
+"""Says once a second, in the database, that this worker lives."""
+
+import os
+import threading
+from typing import Any, ClassVar
+
+import structlog
+from celery import bootsteps
+
+from models.domain.errors import CrossfillError
+from models.settings import Settings
+from models.store.database import Database
+from models.store.shards import beat, leave
+from workers.fulfilment import clock_us
+
+BEAT_S = 2.0
+KIND = "jobs"
+
+log = structlog.get_logger()
+
+
+class Presence(bootsteps.StartStopStep):
+    """A thread of the worker's main process, started after its pool has forked."""
+
+    requires: ClassVar[tuple[str, ...]] = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **_: Any) -> None:  # noqa: ANN401 -- celery's objects carry no types
+        self._stopping = threading.Event()
+        self._name = f"{worker.hostname}-{os.getpid()}"
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    def start(self, worker: Any) -> None:  # noqa: ANN401, ARG002 -- likewise
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:  # noqa: ANN401, ARG002 -- likewise
+        """End."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    terminate = stop
+
+    def _run(self) -> None:
+        database = Database.open(Settings().database, pool_size=1)
+        started_us = clock_us()
+        while True:
+            try:
+                beat(database, self._name, KIND, started_us)
+            except CrossfillError as error:
+                log.warning("the database does not answer", error=str(error))
+            if self._stopping.wait(BEAT_S):
+                break
+        try:
+            leave(database, self._name)
+        except CrossfillError as error:
+            log.warning("could not say good-bye", error=str(error))
+        database.close()
