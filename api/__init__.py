@@ -1,0 +1,1 @@
+"""HTTP: routes, schemas, problems, and the group commit behind a fast 202."""

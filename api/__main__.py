@@ -1,0 +1,32 @@
+"""`python -m api`: the server, on the host and port of the settings."""
+
+import logging
+
+import structlog
+import uvicorn
+
+from api.app import create_app
+from models.settings import Settings
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    settings = Settings()
+    structlog.get_logger().info("accepting orders", market=settings.market.value, port=settings.api_port)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        backlog=2048,
+        timeout_graceful_shutdown=5,
+    )
+
+
+if __name__ == "__main__":
+    main()

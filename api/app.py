@@ -1,0 +1,70 @@
+"""The application: where the server's parts meet."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import health, jobs, orders, prices, problems
+from api.committing import Announcer, Committer
+from api.services import Services
+from api.waiting import Waiters
+from models.bus.client import connect_async
+from models.domain.instruments import INSTRUMENTS
+from models.settings import Settings
+from models.store.database import Database, StoreUnavailableError
+from models.store.schema import check
+from models.store.shards import shards_count
+
+
+def bootstrap(settings: Settings) -> Services:
+    """Make the server's parts. Raises what the store says of a database that is not of this version."""
+    database = Database.open(settings.database, pool_size=20)
+    check(database)
+    with database.read() as connection:
+        shards = shards_count(connection)
+    announcer = Announcer(settings.broker, settings.bus)
+    return Services(
+        settings=settings,
+        instruments=INSTRUMENTS,
+        database=database,
+        shards=shards,
+        bus=connect_async(settings.bus, timeout_s=2),
+        announcer=announcer,
+        committer=Committer(database, announcer, settings.accept_queue_max),
+        waiters=Waiters(database, settings.bus, settings.waiters_max),
+    )
+
+
+async def _on_store(request: Request, error: Exception) -> Response:
+    return await problems.on_problem(request, problems.unavailable(str(error), 2))
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; its parts are made when it starts and closed when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        made = bootstrap(settings)
+        app.state.services = made
+        made.waiters.start()
+        yield
+        await made.waiters.close()
+        made.committer.close()
+        made.announcer.close()
+        await made.bus.aclose()
+        made.database.close()
+
+    app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
+    for room in (orders, jobs, prices, health):
+        app.include_router(room.router)
+    app.add_exception_handler(problems.ProblemError, problems.on_problem)
+    app.add_exception_handler(StoreUnavailableError, _on_store)
+    app.add_exception_handler(HTTPException, problems.on_http)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid)
+    app.add_exception_handler(Exception, problems.on_crash)
+    return app

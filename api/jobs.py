@@ -1,0 +1,64 @@
+"""Jobs and events: what was promised with a 202, and what has happened."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api import cursors
+from api.problems import not_found
+from api.schemas import job_json, order_json
+from api.services import services, signed_in
+from models.domain.orders import JobState
+from models.store.events import as_message, events_after
+from models.store.jobs import job_by_id, list_jobs
+from models.store.orders import order_of_job
+from models.store.owners import Owner
+
+router = APIRouter(tags=["jobs"])
+
+
+def _flower(request: Request) -> str:
+    settings = services(request).settings
+    return f"http://{settings.host}:{settings.flower_port}"
+
+
+@router.get("/jobs/{job_id}")
+def read(job_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Return a job, with the order that it carries."""
+    with services(request).database.read() as connection:
+        row = job_by_id(connection, owner.id, job_id)
+        if row is None:
+            raise not_found("job", job_id)
+        order = order_of_job(connection, owner.id, job_id)
+    carried = {"order": order_json(order)} if order is not None else {}
+    return JSONResponse({**job_json(row, _flower(request)), **carried})
+
+
+@router.get("/jobs")
+def read_all(
+    request: Request,
+    owner: Annotated[Owner, Depends(signed_in)],
+    state: JobState | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Response:
+    """Return jobs, newest first, in pages: the Link header leads to the next one."""
+    with services(request).database.read() as connection:
+        rows = list_jobs(connection, owner.id, state=state, before_id=cursors.decode(cursor), limit=limit + 1)
+    headers = cursors.next_link(request, cursors.encode(rows[limit - 1].id)) if len(rows) > limit else {}
+    return JSONResponse({"jobs": [job_json(row, _flower(request)) for row in rows[:limit]]}, headers=headers)
+
+
+@router.get("/events")
+def read_events(
+    request: Request,
+    owner: Annotated[Owner, Depends(signed_in)],
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> Response:
+    """Return events above a number, in order: the same messages that the notifier sends."""
+    with services(request).database.read() as connection:
+        rows = events_after(connection, owner.id, after, limit)
+    last_seq = rows[-1].seq if rows else after
+    return JSONResponse({"events": [as_message(row) for row in rows], "last_seq": last_seq})

@@ -1,0 +1,234 @@
+"""Orders: placed, read, listed, cancelled."""
+
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from api import cursors
+from api.legacy import ended_message
+from api.parsing import read_object
+from api.placing import Ticket, read_ticket
+from api.problems import ProblemError, bad_field, not_found
+from api.schemas import LimitOrder, order_json, split_json
+from api.services import Services, services, signed_in
+from models.bus.wakeups import new_task_id
+from models.domain.decimals import plain
+from models.domain.identifiers import uuid7
+from models.domain.instruments import UnknownSymbolError
+from models.domain.orders import OrderState, TimeInForce
+from models.domain.shards import shard_of
+from models.store.events import rfc3339
+from models.store.orders import (
+    Accepted,
+    ClientOrderIdTakenError,
+    KeyReusedError,
+    NewOrder,
+    list_orders,
+    order_by_id,
+    orders_by_ids,
+    request_cancel,
+    splits_of,
+)
+from models.store.owners import Owner
+from models.store.rows import OrderRow
+
+router = APIRouter(tags=["orders"])
+
+KEY_MAX = 255
+WAIT_S_MAX = 30
+WAIT_MARGIN_S = 0.5
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", re.IGNORECASE)
+
+
+def _wait_s(request: Request) -> int | None:
+    """Return N of `Prefer: wait=N` (RFC 7240, section 4.3), at most WAIT_S_MAX; None without it."""
+    match = _WAIT.search(request.headers.get("prefer", ""))
+    return min(int(match[1]), WAIT_S_MAX) if match else None
+
+
+def _key(request: Request) -> str | None:
+    """Return the Idempotency-Key, quoted or bare, which are the same key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    key = key.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':  # noqa: PLR2004 -- a pair of quotes
+        key = key[1:-1]
+    if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
+        raise bad_field("Idempotency-Key", f"must have 1 to {KEY_MAX} printable characters")
+    return key
+
+
+def _deadline_us(ticket: Ticket, now_us: int, wait_s: int | None, default_us: int) -> int | None:
+    """Return when the order ends by itself.
+
+    Without a timeout of its own, an order that is waited for ends a little before the wait does, so
+    that "not fulfilled" is final.
+    """
+    if ticket.time_in_force is TimeInForce.GTC:
+        return None
+    if ticket.timeout_us is not None:
+        return now_us + ticket.timeout_us
+    if wait_s:
+        return now_us + int(max(wait_s / 2, wait_s - WAIT_MARGIN_S) * 1e6)
+    return now_us + default_us
+
+
+async def _store(
+    request: Request, made: Services, owner: Owner, ticket: Ticket, wait_s: int | None
+) -> tuple[Accepted, NewOrder]:
+    key = _key(request)
+    now_us = time.time_ns() // 1000
+    default_us = int(made.settings.order_timeout.total_seconds() * 1e6)
+    shard = shard_of(ticket.instrument.symbol, made.shards)
+    order = NewOrder(
+        id=uuid7(now_us),
+        job_id=uuid7(now_us),
+        owner_id=owner.id,
+        shard=shard,
+        symbol=ticket.instrument.symbol,
+        side=ticket.side,
+        price=ticket.price,
+        size=ticket.size,
+        time_in_force=ticket.time_in_force,
+        venues=ticket.venues,
+        client_order_id=ticket.client_order_id,
+        market=made.settings.market.value,
+        created_us=now_us,
+        deadline_us=_deadline_us(ticket, now_us, wait_s, default_us),
+        idempotency_key=key,
+        fingerprint=ticket.fingerprint(),
+    )
+    try:
+        return await made.committer.store(order), order
+    except KeyReusedError as error:
+        raise ProblemError(
+            422,
+            "The Idempotency-Key was used before",
+            f"{error}; take a new key for a new order",
+            fields=[{"field": "Idempotency-Key", "problem": "was used with another body"}],
+        ) from error
+    except ClientOrderIdTakenError as error:
+        raise bad_field("client_order_id", f"is taken by order {error.order_id}", order_id=error.order_id) from error
+
+
+@router.post(
+    "/order/limit",
+    status_code=202,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": LimitOrder.model_json_schema()}}},
+    },
+)
+async def place(request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Accept a limit order, durably, and answer with its job's id.
+
+    With `Prefer: wait=N` the answer comes when the order has ended, within N seconds.
+    """
+    made = services(request)
+    body = await read_object(request, made.settings.body_bytes_max)
+    ticket = read_ticket(body, made.instruments)
+    wait_s = _wait_s(request)
+    accepted, order = await _store(request, made, owner, ticket, wait_s)
+    applied: dict[str, str] = {}
+    if wait_s:
+        applied = {"Preference-Applied": f"wait={wait_s}"} if not made.waiters.full else {}
+        ended = await made.waiters.ended(accepted.order_id, wait_s)
+        if ended is not None:
+            status, answer = ended_message(ended)
+            return JSONResponse({**answer, "order": order_json(ended)}, status, headers=applied)
+    shown = _accepted_json(order)
+    if accepted.existing or wait_s:
+        shown = order_json(await run_in_threadpool(_read_one, made, accepted.order_id))
+    status_url = f"/jobs/{accepted.job_id}"
+    answer = {"job_id": accepted.job_id, "status_url": status_url, "order": shown}
+    return JSONResponse(answer, 202, headers={"Location": status_url, **applied})
+
+
+def _accepted_json(order: NewOrder) -> dict[str, Any]:
+    """Return an order that was just accepted, without reading it again."""
+    return {
+        "id": order.id,
+        "job_id": order.job_id,
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "size": plain(order.size),
+        "price": plain(order.price),
+        "time_in_force": order.time_in_force.value,
+        "venues": list(order.venues) if order.venues else None,
+        "client_order_id": order.client_order_id,
+        "state": "queued",
+        "reason": "queued",
+        "filled_size": "0",
+        "remaining_size": plain(order.size),
+        "avg_price": None,
+        "market": order.market,
+        "created": rfc3339(order.created_us),
+        "deadline": rfc3339(order.deadline_us),
+        "ended": None,
+    }
+
+
+def _read_one(made: Services, order_id: str) -> OrderRow:
+    with made.database.read() as connection:
+        return orders_by_ids(connection, [order_id])[order_id]
+
+
+@router.get("/orders/{order_id}")
+def read(order_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Return an order with its splits, each with the quote that it came from."""
+    with services(request).database.read() as connection:
+        row = order_by_id(connection, owner.id, order_id)
+        if row is None:
+            raise not_found("order", order_id)
+        splits = splits_of(connection, row.seq)
+    return JSONResponse({**order_json(row), "splits": [split_json(split) for split in splits]})
+
+
+@router.get("/orders")
+def read_all(
+    request: Request,
+    owner: Annotated[Owner, Depends(signed_in)],
+    state: OrderState | None = None,
+    symbol: str | None = None,
+    client_order_id: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> Response:
+    """Return orders, newest first, in pages: the Link header leads to the next one."""
+    made = services(request)
+    place_text = cursors.decode(cursor)
+    if place_text is not None and not place_text.isdigit():
+        raise bad_field("cursor", "is none of ours; take the one of the Link header")
+    try:
+        canonical = made.instruments.resolve(symbol).symbol if symbol else None
+    except UnknownSymbolError as error:
+        raise bad_field("symbol", str(error), near=error.near) from error
+    with made.database.read() as connection:
+        rows = list_orders(
+            connection,
+            owner.id,
+            state=state,
+            symbol=canonical,
+            client_order_id=client_order_id,
+            before_seq=int(place_text) if place_text else None,
+            limit=limit + 1,
+        )
+    headers = cursors.next_link(request, cursors.encode(rows[limit - 1].seq)) if len(rows) > limit else {}
+    return JSONResponse({"orders": [order_json(row) for row in rows[:limit]]}, headers=headers)
+
+
+@router.delete("/orders/{order_id}", status_code=202)
+def cancel(order_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Ask for an order to be cancelled; the book decides whether a fill or the deadline came first."""
+    made = services(request)
+    row = request_cancel(made.database, owner.id, order_id, time.time_ns() // 1000)
+    if row is None:
+        raise not_found("order", order_id)
+    if row.state.ended:
+        raise ProblemError(409, "The order has ended", f"order {order_id} is {row.state}", order=order_json(row))
+    made.announcer.announce({row.shard: new_task_id()}, set())
+    return JSONResponse({"order": order_json(row)}, 202)

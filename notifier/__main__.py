@@ -1,0 +1,34 @@
+"""`python -m notifier`: the server, on the host and port of the settings."""
+
+import logging
+
+import structlog
+import uvicorn
+
+from models.settings import Settings
+from models.store.database import Database
+from notifier.server import Notifier
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    settings = Settings()
+    structlog.get_logger().info("pushing events", market=settings.market.value, port=settings.notifier_port)
+    uvicorn.run(
+        Notifier(settings, Database.open(settings.database)).app(),
+        host=settings.host,
+        port=settings.notifier_port,
+        loop="uvloop",
+        access_log=False,
+        log_level="warning",
+        ws_per_message_deflate=False,
+        ws_max_size=65_536,
+        ws_ping_interval=None,
+        timeout_graceful_shutdown=3,
+    )
+
+
+if __name__ == "__main__":
+    main()

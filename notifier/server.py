@@ -1,0 +1,162 @@
+"""The Socket.IO server: who connects, which room, and what wakes the senders."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import socketio
+import structlog
+from socketio.exceptions import ConnectionRefusedError as RefusedError
+
+from models.bus import hints
+from models.bus.client import BusUnavailableError, connect_async
+from models.domain.errors import CrossfillError
+from models.settings import Settings
+from models.store.database import Database
+from models.store.events import newest_by_owner
+from models.store.owners import Owner, owner_of_token
+from models.store.shards import beat, leave
+from notifier.sending import Sender, TooSlowError
+
+LOOK_S = 1.0
+BEAT_S = 2.0
+KIND = "notifier"
+
+log = structlog.get_logger()
+
+
+class Notifier:
+    """Socket.IO over WebSocket; rooms are chosen here and never by a client."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._senders: dict[str, Sender] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._name = f"{KIND}-{os.uname().nodename}-{os.getpid()}"
+        self.io = socketio.AsyncServer(
+            async_mode="asgi",
+            transports=["websocket"],
+            cors_allowed_origins="*",  # the token is in no cookie, so a foreign page has none
+            ping_interval=10,
+            ping_timeout=10,
+            max_http_buffer_size=65_536,
+            http_compression=False,
+            logger=False,
+            engineio_logger=False,
+        )
+        self.io.on("connect", self._connect)
+        self.io.on("disconnect", self._disconnect)
+
+    def app(self) -> socketio.ASGIApp:
+        """Return the ASGI application."""
+        return socketio.ASGIApp(self.io, on_startup=self.start, on_shutdown=self.stop)
+
+    async def start(self) -> None:
+        """Begin to listen for hints, to look once a second, and to say that this process lives."""
+        self._background = [asyncio.create_task(run()) for run in (self._listen, self._look, self._beat)]
+
+    async def stop(self) -> None:
+        """End; clients reconnect with their cursors."""
+        tasks = [*self._background, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.to_thread(leave, self._database, self._name)
+        except CrossfillError as error:
+            log.warning("could not say good-bye", error=str(error))
+        self._database.close()
+
+    async def _connect(self, sid: str, _environ: dict[str, Any], auth: Any = None) -> None:  # noqa: ANN401 -- a client's JSON
+        given = auth if isinstance(auth, dict) else {}
+        token, last_seq = given.get("token"), given.get("last_seq")
+        if not isinstance(token, str) or not token:
+            raise RefusedError("give auth: {token, last_seq}; with `make run` the token is in .crossfill/token")
+        if last_seq is not None and (not isinstance(last_seq, int) or isinstance(last_seq, bool) or last_seq < 0):
+            raise RefusedError("last_seq must be the number of the last event that you have, 0 for all, or left out")
+        try:
+            owner = await asyncio.to_thread(self._owner_of, token)
+        except CrossfillError as error:
+            raise RefusedError("the database is not available; try again") from error
+        if owner is None:
+            raise RefusedError("the token is nobody's")
+        await self.io.enter_room(sid, f"owner:{owner.id}")
+
+        async def emit(event: str, message: dict[str, Any]) -> None:
+            await self.io.emit(event, message, to=sid)
+
+        sender = self._senders[sid] = Sender(self._database, owner.id, emit, lambda: self._unread(sid))
+        self._tasks[sid] = asyncio.create_task(self._serve(sid, sender, last_seq))
+
+    async def _serve(self, sid: str, sender: Sender, last_seq: int | None) -> None:
+        try:
+            await sender.run(last_seq)
+        except TooSlowError as error:
+            log.warning("a client is cut off", reason=str(error))
+            await self.io.disconnect(sid)
+        except Exception as error:  # noqa: BLE001 -- one client's trouble is not the others'
+            log.warning("a client's sender ended", error=repr(error))
+            await self.io.disconnect(sid)
+
+    async def _disconnect(self, sid: str, _reason: str | None = None) -> None:
+        self._senders.pop(sid, None)
+        task = self._tasks.pop(sid, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+    def _unread(self, sid: str) -> int:
+        """Return how many packets the library holds for a client."""
+        eio_sid = self.io.manager.eio_sid_from_sid(sid, "/")
+        socket = self.io.eio.sockets.get(eio_sid)
+        return socket.queue.qsize() if socket is not None else 0
+
+    def _owner_of(self, token: str) -> Owner | None:
+        with self._database.read() as connection:
+            return owner_of_token(connection, token)
+
+    async def _listen(self) -> None:
+        """Wake the senders of whom a hint names."""
+        while True:
+            client = connect_async(self._settings.bus)
+            try:
+                async for owner_ids in hints.subscribe(client):
+                    named = set(owner_ids)
+                    for sender in self._senders.values():
+                        if sender.owner_id in named:
+                            sender.wake()
+            except BusUnavailableError:
+                await asyncio.sleep(LOOK_S)
+            finally:
+                await client.aclose()
+
+    async def _look(self) -> None:
+        """Find what hints missed, with one query for all owners."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            senders = list(self._senders.values())
+            if not senders:
+                continue
+            try:
+                newest = await asyncio.to_thread(self._newest, {sender.owner_id for sender in senders})
+            except CrossfillError as error:
+                log.warning("events cannot be looked for", error=str(error))
+                continue
+            for sender in senders:
+                if newest.get(sender.owner_id, 0) > sender.cursor:
+                    sender.wake()
+
+    def _newest(self, owner_ids: set[str]) -> dict[str, int]:
+        with self._database.read() as connection:
+            return newest_by_owner(connection, owner_ids)
+
+    async def _beat(self) -> None:
+        started_us = time.time_ns() // 1000
+        while True:
+            try:
+                await asyncio.to_thread(beat, self._database, self._name, KIND, started_us)
+            except CrossfillError as error:
+                log.warning("the database does not answer", error=str(error))
+            await asyncio.sleep(BEAT_S)
