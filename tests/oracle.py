@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 SECOND_US = 1_000_000
-HIDDEN_MAX = 32
+HIDDEN_MAX = 4_096
 
 
 @dataclass

@@ -126,7 +126,7 @@ class Binance:
 
 def _side(price: Decimal, size: Decimal) -> tuple[Decimal | None, Decimal | None]:
     """Return a side of the book, or nothing where it is empty (price and size are 0 then)."""
-    if not price or not size:
+    if not size:
         return None, None
     check_level(price, size)
     return price, size

@@ -5,10 +5,14 @@ falls in one case only: the level has shown less than `taken` for a full second;
 is shown. So growth is sold; a dip, a flicker or a late frame is not, and the doubt goes against selling.
 """
 
+from sortedcontainers import SortedDict
+
 from models.domain.orders import Side
 
 MEMORY_US = 1_000_000  # for so long a level must have shown less before the rest of `taken` is forgotten
-HIDDEN_MAX = 32  # records kept of levels behind the best price, nearest first
+# Records kept of levels behind the best price, nearest first. With 32 of them the recorded session of
+# six minutes sold four levels again to which the price came back; see docs/adr/0009.
+HIDDEN_MAX = 4_096
 
 
 class Ledger:
@@ -23,7 +27,7 @@ class Ledger:
         self.sign = 1 if side is Side.SELL else -1  # a higher bid is better, a lower ask is better
         self.best: int | None = None
         self.shown = 0
-        self.taken: dict[int, int] = {}
+        self.taken = SortedDict()  # price -> size, from low to high
         self.changed: set[int] = set()
         # Levels that show less than was taken from them: since when, and how much they show.
         self._short_since: dict[int, tuple[int, int]] = {}
@@ -34,12 +38,12 @@ class Ledger:
         if not self.taken:
             return
         self._forget(now_us)
-        for level, taken in self.taken.items():
-            ahead = 1 if price is None else (level - price) * self.sign
-            if ahead < 0:
-                self._short_since.pop(level, None)  # behind the best price: hidden, not gone
-                continue
-            shown = size if ahead == 0 else 0
+        for level in list(self._short_since):
+            if price is not None and (level - price) * self.sign < 0:
+                del self._short_since[level]  # behind the best price: hidden, not gone
+        # Levels in front of the best price are few: a second later they are forgotten.
+        for level in self._in_front(price):
+            taken, shown = self.taken[level], size if level == price else 0
             if shown >= taken:
                 self._short_since.pop(level, None)
             else:
@@ -58,12 +62,13 @@ class Ledger:
             return 0
         if self._short_since:
             self._forget(now_us)
-        return max(0, self.shown - self.taken.get(self.best, 0))
+        taken: int = self.taken.get(self.best, 0)
+        return max(0, self.shown - taken)
 
     def take(self, size: int) -> int:
         """Take from the best level and return what had been taken from it before."""
         assert self.best is not None
-        before = self.taken.get(self.best, 0)
+        before: int = self.taken.get(self.best, 0)
         assert 0 < size <= self.shown - before
         self.taken[self.best] = before + size
         self.changed.add(self.best)
@@ -79,11 +84,17 @@ class Ledger:
                 else:
                     del self.taken[level]
 
+    def _in_front(self, price: int | None) -> list[int]:
+        """Return the levels with a record at this price and better ones; all of them where nothing is shown."""
+        bounds = (price, None) if self.sign > 0 else (None, price)
+        return list(self.taken.irange(*bounds))
+
     def _prune(self) -> None:
         if self.best is None or len(self.taken) <= HIDDEN_MAX:
             return
-        best = self.best
-        hidden = sorted((level for level in self.taken if (best - level) * self.sign > 0), key=lambda p: abs(best - p))
-        for level in hidden[HIDDEN_MAX:]:
+        bounds = (None, self.best) if self.sign > 0 else (self.best, None)
+        hidden = list(self.taken.irange(*bounds, inclusive=(False, False)))
+        far = hidden[:-HIDDEN_MAX] if self.sign > 0 else hidden[HIDDEN_MAX:]
+        for level in far:
             del self.taken[level]
             self.changed.add(level)

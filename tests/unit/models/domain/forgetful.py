@@ -12,3 +12,4 @@ class ForgetfulLedger(Ledger):
         """Take in a quote, and forget."""
         super().show(now_us, price, size)
         self.taken.clear()
+        self._short_since.clear()

@@ -1,0 +1,12 @@
+"""Run the benchmarks: all of them, or those named (`python -m benchmarks accept filled idle`)."""
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import accept, filled, idle
+
+BENCHMARKS: dict[str, Callable[[], None]] = {"accept": accept.main, "filled": filled.main, "idle": idle.main}
+
+for name in sys.argv[1:] or BENCHMARKS:
+    print(f"\n## {name}\n", flush=True)
+    BENCHMARKS[name]()

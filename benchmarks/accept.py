@@ -1,0 +1,117 @@
+"""Accept: POST /order/limit beside a bare no-op POST and four forms of the tutorial design."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import redis
+
+from benchmarks.load import Load, post, run
+from cli.valkey import free_port
+from models.store.database import Database
+from models.store.owners import ensure_owner
+from models.store.schema import ensure_venues, fix_shards, migrate
+from tests.services import running_valkey
+
+TOKEN = "benchmark"
+BODY = json.dumps({"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}).encode()
+FORMS = ("noop", "async_backend", "sync_backend", "async_plain", "sync_plain")
+UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--workers", "1")
+
+
+@contextmanager
+def _server(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=2).close()
+                break
+            except URLError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(15)
+
+
+@contextmanager
+def _crossfill(folder: Path, broker: str) -> Iterator[int]:
+    port = free_port()
+    environment = {
+        "CROSSFILL_HOME": str(folder),
+        "CROSSFILL_BROKER_URL": broker,
+        "CROSSFILL_API_PORT": str(port),
+        "CROSSFILL_DATABASE_URL": f"sqlite:///{folder / 'crossfill.db'}",
+    }
+    migrate(environment["CROSSFILL_DATABASE_URL"])
+    database = Database.open(environment["CROSSFILL_DATABASE_URL"])
+    fix_shards(database, 1)
+    ensure_venues(database, ["binance", "coinbase"])
+    ensure_owner(database, "local", "admin", TOKEN)
+    database.close()
+    with _server([sys.executable, "-m", "api"], port, environment):
+        yield port
+
+
+@contextmanager
+def _form(name: str, broker: str) -> Iterator[int]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", f"benchmarks.tutorial:{name}", "--factory", "--port", str(port)]
+    with _server([*command, *UVICORN], port, {"CROSSFILL_BROKER_URL": broker}):
+        yield port
+
+
+def main(rounds: int = 3, duration_s: float = 4) -> None:
+    """Print a table: rate, p50 and p99 at 1 and 32 connections, medians of rounds in turn."""
+    results: dict[tuple[str, int], list[Load]] = {}
+    request = post("/order/limit", BODY, TOKEN)
+    with tempfile.TemporaryDirectory(prefix="crossfill-bench-") as name:
+        folder = Path(name)
+        with running_valkey(folder / "valkey") as broker:
+            for _ in range(rounds):
+                for form in ("crossfill", *FORMS):
+                    with redis.Redis.from_url(broker) as client:
+                        client.flushall()
+                    server = _crossfill(folder, broker) if form == "crossfill" else _form(form, broker)
+                    with server as port:
+                        run(port, request, connections=4, duration_s=0.5)
+                        for connections in (1, 32):
+                            load = run(port, request, connections=connections, duration_s=duration_s)
+                            assert set(load.statuses) == {202}, (form, load.statuses)
+                            results.setdefault((form, connections), []).append(load)
+    _print(results)
+
+
+def _print(results: dict[tuple[str, int], list[Load]]) -> None:
+    print("| server | connections | requests/s | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")
+    for (form, connections), loads in results.items():
+        rate, p50, p99 = (
+            median(values)
+            for values in zip(*((x.rate, x.quantile_ms(0.5), x.quantile_ms(0.99)) for x in loads), strict=True)
+        )
+        print(f"| {form} | {connections} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
+    for connections in (1, 32):
+        rates = {form: median(x.rate for x in loads) for (form, n), loads in results.items() if n == connections}
+        fastest = max((form for form in FORMS if form != "noop"), key=rates.__getitem__)
+        print(
+            f"\nAt {connections} connections: {rates['crossfill'] / rates[fastest]:.2f} x the fastest tutorial form "
+            f"({fastest}), {rates['crossfill'] / rates['noop']:.2f} x the no-op.",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The first screen of the README, followed to the letter against a system that `crossfill up` runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.system import System, running_system
+from tests.services import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A simulated market with all processes, as `make run` has it."""
+    with running_system(tmp_path_factory.mktemp("first-screen") / "home") as running:
+        yield running
+
+
+def _commands(marker: str) -> list[str]:
+    """Return the shell commands of the README's console blocks that hold the marker."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    lines = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    return [line[2:] for block in lines for line in block.splitlines() if line.startswith("$ ") and marker in line]
+
+
+def _run(command: str, system: System) -> str:
+    """Run a command of the README with this system's ports, token and folder."""
+    command = command.replace("http://127.0.0.1:8000", system.api).replace(".crossfill/", f"{system.home}/")
+    return subprocess.run(command, shell=True, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+def test_the_health_check_says_which_market_is_on(system: System) -> None:
+    """The README's health check answers that everything is up and the market simulated."""
+    [command] = _commands("/health/ready")
+    answer = json.loads(_run(command, system))
+    assert answer["status"] == "up"
+    assert answer["market"] == "simulated"
+
+
+def test_the_order_of_the_readme_is_filled_in_pieces(system: System) -> None:
+    """1,000 LTC are sold before the default deadline, in at least 5 splits over 2 venues, not at the limit."""
+    [command] = _commands("/order/limit")
+    placed = json.loads(_run(command, system))
+    with system.client() as client:
+        deadline = time.monotonic() + 35
+        order: dict[str, Any] = {"state": "queued"}
+        while order["state"] in {"queued", "working"} and time.monotonic() < deadline:
+            time.sleep(0.2)
+            order = client.get(f"/orders/{placed['order']['id']}").json()
+    assert order["state"] == "filled"
+    assert len(order["splits"]) >= 5
+    assert {split["venue"] for split in order["splits"]} == {"binance", "coinbase"}
+    assert {split["market"] for split in order["splits"]} == {"simulated"}
+    assert all(float(split["price"]) > 0.0001 for split in order["splits"])
+
+
+def test_the_events_come_back(system: System) -> None:
+    """`crossfill events --after 0` prints what happened to the order, in order, and goes on listening."""
+    environment = {**os.environ, "CROSSFILL_HOME": str(system.home), "CROSSFILL_URL": system.api}
+    environment["CROSSFILL_NOTIFIER_URL"] = system.notifier
+    listening = subprocess.Popen(
+        [sys.executable, "-m", "cli", "events", "--after", "0", "--json"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert listening.stdout is not None
+    seen: list[dict[str, Any]] = []
+    with listening.stdout as lines:
+        for line in lines:
+            seen.append(json.loads(line))
+            if seen[-1]["type"] == "job.done":
+                break
+        listening.terminate()
+        listening.wait(10)
+    kinds = [message["type"] for message in seen]
+    assert kinds[0] == "order.accepted"
+    assert kinds[-2:] == ["order.filled", "job.done"]
+    assert [message["seq"] for message in seen] == list(range(1, len(seen) + 1))
+
+
+def test_flower_asks_for_the_token_and_shows_the_workers(system: System) -> None:
+    """Flower refuses a stranger, knows both workers, and the job links to its task."""
+    assert httpx.get(f"{system.flower}/api/workers").status_code == httpx.codes.UNAUTHORIZED
+    signed_in = httpx.BasicAuth("crossfill", system.token)
+    deadline = time.monotonic() + 20
+    names: list[str] = []
+    while len(names) < 2 and time.monotonic() < deadline:
+        names = list(httpx.get(f"{system.flower}/api/workers", auth=signed_in, params={"refresh": "1"}).json())
+        time.sleep(0.5)
+    assert {name.split("@")[0].split("-")[0] for name in names} == {"fulfilment", "jobs"}
+
+
+def test_no_secret_is_on_a_command_line(system: System) -> None:
+    """Neither the token nor the Redis password can be read from the list of processes."""
+    secrets = [system.token, (system.home / "redis_password").read_text().strip()]
+    shown = "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    assert not [secret for secret in secrets if secret in shown]

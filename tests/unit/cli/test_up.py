@@ -1,0 +1,133 @@
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from cli.programs import Plan, flower_environment, programs
+from cli.up import Health, UpError, _in_one_line, _market, screen
+from models.domain.quotes import Market
+from models.settings import Settings
+
+PORTS = {
+    "api": 8000,
+    "notifier": 8001,
+    "flower": 5555,
+    "redis": 40001,
+    "binance": 40002,
+    "coinbase": 40003,
+    "simulator_control": 40004,
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(
+        settings=Settings(),
+        home=tmp_path / ".crossfill",
+        ports=PORTS,
+        token="the-token",
+        redis_password="the-password",
+        market=Market.SIMULATED,
+    )
+
+
+def test_no_secret_is_on_a_command_line(plan: Plan) -> None:
+    """Everybody on the machine can read command lines; secrets go by the environment."""
+    for program in programs(plan):
+        assert not any("the-token" in word or "the-password" in word for word in program.command)
+
+
+def test_the_simulator_gets_no_secret(plan: Plan) -> None:
+    """The simulated exchange is the world outside."""
+    (simulator,) = (program for program in programs(plan) if program.name == "simulator")
+    assert "the-password" not in str(simulator.environment)
+
+
+def test_redis_starts_first_and_ends_last(plan: Plan) -> None:
+    """Every other process needs it."""
+    listed = programs(plan)
+    assert [program.name for program in listed if program.ends_last] == ["redis"]
+    assert listed[0].name == "redis"
+    assert listed[0].ready is not None
+
+
+def test_the_live_market_needs_no_simulator(plan: Plan) -> None:
+    """Collectors go to the exchanges' own addresses."""
+    live = Plan(settings=plan.settings, home=plan.home, ports=PORTS, token="t", redis_password="p", market=Market.LIVE)
+    listed = programs(live)
+    assert "simulator" not in {program.name for program in listed}
+    assert all("CROSSFILL_BINANCE_URL" not in program.environment for program in listed)
+    assert all(program.environment["CROSSFILL_MARKET"] == "live" for program in listed)
+
+
+def test_another_redis_is_used_where_one_is_named(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With CROSSFILL_BROKER_URL set, no server is bundled and the children inherit the address."""
+    monkeypatch.setenv("CROSSFILL_BROKER_URL", "redis://elsewhere/0")
+    other = Plan(
+        settings=Settings(), home=plan.home, ports=PORTS, token="t", redis_password="p", market=Market.SIMULATED
+    )
+    listed = programs(other)
+    assert "redis" not in {program.name for program in listed}
+    assert listed[1].environment["CROSSFILL_BROKER_URL"] == "redis://elsewhere/0"
+
+
+def test_flower_cannot_be_opened_by_an_inherited_variable(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLOWER_UNAUTHENTICATED_API in the shell does not reach Flower, nor any other of its options."""
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+    monkeypatch.setenv("FLOWER_AUTH", ".*")
+    flower = programs(plan)[-1]
+    assert {key for key in flower.environment if key.startswith("FLOWER_")} == set(flower_environment("t", 1))
+
+
+def test_the_screen_says_what_a_stranger_needs(plan: Plan, tmp_path: Path) -> None:
+    """The addresses, where the token is, a curl line to paste, and that prices are made up."""
+    text = screen(plan, Health("up"), tmp_path)
+    assert "Crossfill is up, on a SIMULATED market" in text
+    assert "http://127.0.0.1:8000/order/limit" in text
+    assert "$(cat .crossfill/token)" in text
+    assert "the-token" not in text
+    assert f"\n  {Path(sys.executable).with_name('crossfill')} events\n" in text
+    command = text[text.index("  curl") : text.index("\n\nWatch")]
+    words = shlex.split(command)
+    assert words[0] == "curl"
+    assert words[-1] == '{"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}'
+
+
+def test_the_screen_names_another_state_folder(plan: Plan, tmp_path: Path) -> None:
+    """The lines to paste work for a folder that is not the default, from wherever they are pasted."""
+    text = screen(plan, Health("up"), tmp_path / "elsewhere")
+    assert f"$(cat {plan.home}/token)" in text
+    assert f"CROSSFILL_HOME={plan.home} " in text
+
+
+def test_the_screen_says_what_is_missing(plan: Plan, tmp_path: Path) -> None:
+    """A system that is not wholly well says which part is not."""
+    text = screen(plan, Health("degraded", ("collectors: coinbase does not answer",)), tmp_path)
+    assert "Crossfill is degraded" in text
+    assert "\n  collectors: coinbase does not answer\n" in text
+
+
+def test_a_replay_is_looked_for_here_and_among_the_market_data(tmp_path: Path) -> None:
+    """A path is taken as given, or within CROSSFILL_MARKET_DATA."""
+    settings = Settings(market_data=tmp_path)
+    (tmp_path / "sessions").mkdir()
+    assert _market(settings, Path("sessions"), live=False) == (Market.REPLAY, tmp_path / "sessions")
+    assert _market(settings, None, live=False) == (Market.SIMULATED, None)
+    assert _market(settings, None, live=True) == (Market.LIVE, None)
+    with pytest.raises(UpError, match="nowhere is not there"):
+        _market(settings, Path("nowhere"), live=False)
+    with pytest.raises(UpError, match="exclude each other"):
+        _market(settings, Path("sessions"), live=True)
+
+
+def test_a_bad_setting_is_one_sentence_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named as it is set."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(api_port=70_000)
+    assert _in_one_line(caught.value) == "CROSSFILL_API_PORT: input should be less than or equal to 65535"
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert _in_one_line(caught.value).startswith("ORDER_TIMEOUT_SECONDS: ")
