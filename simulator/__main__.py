@@ -21,6 +21,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
     for venue in WIRES:
         parser.add_argument(f"--{venue}-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="where the venues listen; the control stays on loopback")
     parser.add_argument("--control-port", type=int, default=0, help="faults are posted here")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--replay", type=Path, help="a folder of recorded sessions, or one session")
@@ -40,7 +41,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     ]
     ports = {}
     for venue in venues:
-        server = await venue.listen(getattr(arguments, f"{venue.name}_port"))
+        server = await venue.listen(getattr(arguments, f"{venue.name}_port"), arguments.host)
         ports[venue.name] = next(iter(server.sockets)).getsockname()[1]
     controls = await control.listen({venue.name: venue.faults for venue in venues}, arguments.control_port)
     ports["control"] = controls.sockets[0].getsockname()[1]

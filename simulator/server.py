@@ -52,11 +52,11 @@ class Venue:
         self._clients: set[Client] = set()
         self._drops = 0
 
-    async def listen(self, port: int) -> Server:
-        """Listen on loopback; port 0 takes a free one."""
+    async def listen(self, port: int, host: str = "127.0.0.1") -> Server:
+        """Listen, on loopback unless told otherwise; port 0 takes a free one."""
         return await serve(
             self._serve,
-            "127.0.0.1",
+            host,
             port,
             process_request=self._admit,
             ping_interval=self._wire.PING_S,

@@ -47,7 +47,12 @@ class Database:
     def open(cls, url: str, *, pool_size: int = 5) -> "Database":
         """Return a database of this URL; nothing is connected before the first transaction."""
         sqlite = make_url(url).get_backend_name() == "sqlite"
-        options = {"connect_timeout": 5, "options": "-c lock_timeout=10000 -c statement_timeout=60000"}
+        # A database that was made with SQL_ASCII would answer in bytes.
+        options = {
+            "connect_timeout": 5,
+            "client_encoding": "utf8",
+            "options": "-c lock_timeout=10000 -c statement_timeout=60000",
+        }
         engine = create_engine(
             url,
             pool_size=pool_size,

@@ -1,0 +1,1 @@
+"""The `crossfill` command: run everything, place orders, follow them."""

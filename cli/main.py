@@ -1,0 +1,22 @@
+"""The `crossfill` command. Each noun has a file; heavy imports wait until a command needs them."""
+
+import typer
+
+from cli import events, orders, prices, sessions, status, up
+
+app = typer.Typer(
+    help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(up.up)
+app.command(name="order")(orders.order)
+app.command(name="orders")(orders.orders)
+app.command()(orders.cancel)
+app.command(name="events")(events.events)
+app.command()(prices.price)
+app.command()(prices.watch)
+app.command()(sessions.record)
+app.command(name="status")(status.status)
+app.command()(status.doctor)

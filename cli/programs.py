@@ -1,0 +1,145 @@
+"""The programs of `crossfill up`: what each is called with, and what it gets by its environment."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from cli.supervisor import Program
+from cli.valkey import binary, configure
+from models.domain.quotes import Market
+from models.settings import Settings
+
+USER = "crossfill"  # Flower's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `up` was asked to run; paths are absolute."""
+
+    settings: Settings
+    home: Path
+    ports: Mapping[str, int]  # by the names of ports.json
+    token: str
+    redis_password: str
+    market: Market
+    replay: Path | None = None
+    speed: float = 1.0
+    loop: bool = False
+
+    @property
+    def bundled_redis(self) -> bool:
+        """Whether the bundled server is run, because no other is named."""
+        return self.settings.broker_url is None
+
+
+def programs(plan: Plan) -> list[Program]:
+    """Return what runs, in the order in which it starts. Raises ValkeyError."""
+    environment = _environment(plan)
+    listed = []
+    if plan.bundled_redis:
+        listed.append(_redis(plan, environment))
+    if plan.market is not Market.LIVE:
+        listed.append(_simulator(plan, environment))
+
+    def add(name: str, *arguments: str, **more: str) -> None:
+        listed.append(
+            Program(name=name, command=(sys.executable, "-m", *arguments), environment={**environment, **more})
+        )
+
+    add("fulfilment", "workers", "fulfilment")
+    add("api", "api")
+    for venue in plan.settings.venue_names:
+        add(venue, "workers.collector", venue)
+    add("notifier", "notifier")
+    add("jobs", "workers", "jobs")
+    add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))
+    return listed
+
+
+def flower_environment(token: str, port: int, address: str = "127.0.0.1") -> dict[str, str]:
+    """Return Flower's options. Its command line would show the password to everybody on the machine."""
+    return {
+        "FLOWER_ADDRESS": address,
+        "FLOWER_PORT": str(port),
+        "FLOWER_BASIC_AUTH": f"{USER}:{token}",
+        "FLOWER_READ_ONLY": "true",
+        "FLOWER_PERSISTENT": "false",
+        "FLOWER_MAX_TASKS": "2000",  # it keeps them in memory; a task is in the database anyway
+        "FLOWER_PURGE_OFFLINE_WORKERS": "60",
+        "FLOWER_LOGGING": "error",  # it warns of every worker that is busy for a second
+    }
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    """Return what every child gets: this process's own environment, with every choice that `up` made."""
+    ours = {
+        "CROSSFILL_HOME": str(plan.home),
+        "CROSSFILL_MARKET": plan.market.value,
+        "CROSSFILL_MARKET_DATA": str(plan.settings.market_data.absolute()),
+        "CROSSFILL_API_PORT": str(plan.ports["api"]),
+        "CROSSFILL_NOTIFIER_PORT": str(plan.ports["notifier"]),
+        "CROSSFILL_FLOWER_PORT": str(plan.ports["flower"]),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if plan.bundled_redis:
+        ours["CROSSFILL_BROKER_URL"] = f"redis://:{plan.redis_password}@127.0.0.1:{plan.ports['redis']}/0"
+    if plan.market is not Market.LIVE:
+        ours["CROSSFILL_BINANCE_URL"] = f"ws://127.0.0.1:{plan.ports['binance']}"
+        ours["CROSSFILL_COINBASE_URL"] = f"ws://127.0.0.1:{plan.ports['coinbase']}"
+    if plan.settings.journal is not None:
+        ours["CROSSFILL_JOURNAL"] = str(plan.settings.journal.absolute())
+    # FLOWER_UNAUTHENTICATED_API would open Flower; the token is for the command line.
+    hidden = ("FLOWER_", "CROSSFILL_TOKEN", "CROSSFILL_UNDER_MAKE", "MAKE", "MFLAGS")
+    return {key: value for key, value in os.environ.items() if not key.startswith(hidden)} | ours
+
+
+def _redis(plan: Plan, environment: Mapping[str, str]) -> Program:
+    port, password = plan.ports["redis"], plan.redis_password
+    configuration = configure(plan.home / "valkey", port, password)
+    once = Retry(NoBackoff(), 0)  # the supervisor asks again; the client's own patience would hold everything up
+    client = redis.Redis(port=port, password=password, socket_timeout=1, socket_connect_timeout=1, retry=once)
+
+    def ready() -> bool:
+        try:
+            client.ping()
+        except redis.RedisError:  # not there yet, or still loading its file
+            return False
+        client.close()
+        return True
+
+    command = (str(binary()), str(configuration))
+    return Program(name="redis", command=command, environment=environment, ready=ready, ends_last=True)
+
+
+def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
+    ports = plan.ports
+    command = [sys.executable, "-m", "simulator"]
+    for option, name in (("binance", "binance"), ("coinbase", "coinbase"), ("control", "simulator_control")):
+        command += [f"--{option}-port", str(ports[name])]
+    if plan.replay is None:
+        command += ["--seed", str(plan.settings.seed)]
+    else:
+        command += ["--replay", str(plan.replay), "--speed", str(plan.speed), *(["--loop"] if plan.loop else [])]
+    # It needs no secrets: it is the world outside.
+    public = {
+        key: value
+        for key, value in environment.items()
+        if key not in {"CROSSFILL_BROKER_URL", "CROSSFILL_BUS_URL", "CROSSFILL_DATABASE_URL"}
+    }
+    return Program(name="simulator", command=command, environment=public)
+
+
+def listens(host: str, port: int) -> bool:
+    """Return whether somebody accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""The running system, as the command line finds it: its addresses, its token, its answers and complaints."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import typer
+
+from models.settings import Settings
+
+TIMEOUT_S = 40
+INTERRUPTED = 130
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say on standard error what is wrong and end with status 1."""
+    typer.echo(f"crossfill: {sentence}", err=True)
+    raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where the API and the notifier are, and the token."""
+
+    api: str
+    notifier: str
+    token: str | None
+
+    def call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 -- the answer's JSON
+        """Return the JSON that a request is answered with; end with a sentence where it is refused."""
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            request = Request(self.api + path, data, headers, method=method)  # noqa: S310 -- the user's own address
+            with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 -- likewise
+                return json.load(answer, parse_float=str)
+        except HTTPError as error:
+            fail(_complaint(error))
+        except (URLError, OSError, ValueError) as error:
+            fail(f"Crossfill does not answer at {self.api} ({error}); start it with `make run`")
+
+
+def _complaint(error: HTTPError) -> str:
+    try:
+        answer = json.load(error)
+    except ValueError:
+        return f"the answer was {error.code} {error.reason}"
+    if isinstance(answer.get("error"), dict):
+        return str(answer["error"].get("message"))
+    near = [name for field in answer.get("errors", []) for name in field.get("near", [])]
+    hint = f" (try {', '.join(near)})" if near and "did you mean" not in answer.get("detail", "") else ""
+    return f"{answer.get('detail', error.reason)}{hint}"
+
+
+def remote() -> Remote:
+    """Return the system that the settings name, or the one that runs from this folder."""
+    settings = Settings()
+    ports = {"api": settings.api_port, "notifier": settings.notifier_port}
+    running = settings.home / "ports.json"
+    # Ports that are named in the environment count more than those of a running system.
+    if running.exists():
+        written = json.loads(running.read_text())
+        ports = {
+            name: port if f"CROSSFILL_{name.upper()}_PORT" in os.environ else written.get(name, port)
+            for name, port in ports.items()
+        }
+    token = settings.token.get_secret_value() if settings.token else None
+    kept = settings.home / "token"
+    if token is None and kept.exists():
+        token = kept.read_text().strip()
+    return Remote(
+        api=(settings.url or f"http://127.0.0.1:{ports['api']}").rstrip("/"),
+        notifier=(settings.notifier_url or f"http://127.0.0.1:{ports['notifier']}").rstrip("/"),
+        token=token,
+    )
+
+
+@contextmanager
+def listening(found: Remote, last_seq: Callable[[], int | None], *, ready: bool = True) -> Iterator[Any]:
+    """Yield a queue of the events as they come: (name, message). It reconnects with the cursor by itself."""
+    import queue  # noqa: PLC0415 -- only who listens pays for it
+
+    import socketio  # noqa: PLC0415 -- likewise
+
+    if not found.token:
+        fail("there is no token: set CROSSFILL_TOKEN, or run it where .crossfill/token is")
+    incoming: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    client = socketio.Client(reconnection_delay_max=5)
+    client.on("*", lambda name, message: incoming.put((name, message)))
+    client.on("connect_error", lambda reason: incoming.put(("refused", {"reason": reason})))
+
+    def auth() -> dict[str, Any]:
+        cursor = last_seq()
+        return {"token": found.token} if cursor is None else {"token": found.token, "last_seq": cursor}
+
+    try:
+        client.connect(found.notifier, auth=auth, transports=["websocket"], wait_timeout=5)
+        if ready:
+            while incoming.get(timeout=10)[0] != "ready":
+                pass
+    except (socketio.exceptions.ConnectionError, queue.Empty) as error:
+        client.disconnect()
+        reasons = [message["reason"] for name, message in list(incoming.queue) if name == "refused"]
+        said = reasons[-1].get("message", error) if reasons and isinstance(reasons[-1], dict) else error
+        fail(f"the notifier at {found.notifier} refuses or does not answer: {said}")
+    try:
+        yield incoming
+    finally:
+        client.disconnect()

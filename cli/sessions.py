@@ -1,0 +1,33 @@
+"""`crossfill record`: an exchange's traffic into a file that `crossfill up --replay` plays."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.remote import fail
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def record(
+    venue: Annotated[str, typer.Argument(help="binance or coinbase.")],
+    pairs: Annotated[list[str], typer.Argument(help="The pairs, as BTC-USDT.")],
+    *,
+    duration: Annotated[str, typer.Option("--for", help="How long: 30s, 5m, 1h.")] = "5m",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+) -> None:
+    """Record what a venue says, frame by frame."""
+    from models.domain.errors import CrossfillError  # noqa: PLC0415 -- the help needs none of it
+    from workers.recorder import record as write  # noqa: PLC0415 -- likewise
+
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        fail(f"--for {duration}: give a number and s, m or h, as in 30s, 5m, 1h")
+    try:
+        file = write(venue, pairs, float(match[1]) * _SECONDS[match[2]], out)
+    except (CrossfillError, OSError) as error:
+        fail(str(error))
+    typer.echo(f"written to {file}")

@@ -1,0 +1,1 @@
+"""Clients of others that the tests run against our servers."""
