@@ -21,7 +21,7 @@ log = structlog.get_logger()
 class Leases:
     """Claims, renews and gives back leases, and runs a loop for each one held.
 
-    `on_change` is told the shards after each change, from this object's own thread.
+    `on_tick` is told the shards that are held, about once a second, from this object's own thread.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class Leases:
         owner: str,
         lease_us: int,
         make_loop: Callable[[Lease], FulfilmentLoop],
-        on_change: Callable[[frozenset[int]], None],
+        on_tick: Callable[[frozenset[int]], None],
     ) -> None:
         self._database = database
         self._owner = owner
         self._lease_us = lease_us
         self._make_loop = make_loop
-        self._on_change = on_change
+        self._on_tick = on_tick
         self._loops: dict[int, FulfilmentLoop] = {}
         self._renewed_at = time.monotonic()
         self._started_us = clock_us()
@@ -66,6 +66,7 @@ class Leases:
                 log.warning("leases cannot be renewed", error=str(error))
                 if time.monotonic() - self._renewed_at > self._lease_us / 1e6:
                     self._drop(list(self._loops))
+            self._on_tick(frozenset(self._loops))
             if self._stopping.wait(TICK_S if self._loops else TICK_S / 4):
                 break
         self._give_back(list(self._loops))
@@ -99,14 +100,11 @@ class Leases:
             for lease in claim(self._database, self._owner, max(1, fair - mine), self._lease_us):
                 loop = self._loops[lease.shard] = self._make_loop(lease)
                 loop.start()
-                self._changed()
 
     def _drop(self, shards: list[int]) -> None:
         """Stop loops whose lease is lost: what they would commit is refused anyway."""
         for shard in shards:
             self._loops.pop(shard).stop()
-        if shards:
-            self._changed()
 
     def _give_back(self, shards: list[int]) -> None:
         """Stop loops in order and free their shards for the next owner."""
@@ -116,6 +114,3 @@ class Leases:
             release(self._database, leases)
         except CrossfillError as error:
             log.warning("leases could not be given back", error=str(error))
-
-    def _changed(self) -> None:
-        self._on_change(frozenset(self._loops))

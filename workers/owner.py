@@ -34,7 +34,8 @@ class Owner(bootsteps.StartStopStep):
         self._worker = worker
         self._leases: Leases | None = None
         self._database: Database | None = None
-        self._queues: frozenset[int] = frozenset()
+        self._shards: frozenset[int] = frozenset()
+        self._queues: set[str] = set()
 
     def start(self, worker: Any) -> None:  # noqa: ANN401 -- likewise
         """Open what the loops need and begin to claim shards."""
@@ -69,21 +70,26 @@ class Owner(bootsteps.StartStopStep):
     terminate = stop
 
     def _consume(self, shards: frozenset[int]) -> None:
-        """Consume the queues of the shards that are ours now, and no others.
+        """Ask Celery to consume the queues of the shards that are ours now, and no others.
 
-        Celery's consumer belongs to its own thread, so the change is handed to its loop. A consumer
-        that is just reconnecting takes the queues from the app when it is back.
+        Its consumer belongs to a thread of its own, so the change is handed to its loop. That happens
+        again and again: a consumer that was just starting or reconnecting has it the next time.
         """
-        gone, come = self._queues - shards, shards - self._queues
-        self._queues = shards
-        for shard in come:
-            self._worker.app.amqp.queues.select_add(orders_queue(shard))
-        for shard in gone:
-            self._worker.app.amqp.queues.deselect([orders_queue(shard)])
+        self._shards = shards
         consumer = getattr(self._worker, "consumer", None)
-        if consumer is None or consumer.task_consumer is None:
+        if consumer is not None:
+            consumer.call_soon(self._reconcile, consumer)
+
+    def _reconcile(self, consumer: Any) -> None:  # noqa: ANN401 -- likewise
+        """Make what is consumed equal to what should be; runs on the consumer's thread."""
+        wanted = {orders_queue(shard) for shard in self._shards}
+        if consumer.task_consumer is None:
             return
-        for shard in come:
-            consumer.call_soon(consumer.add_task_queue, orders_queue(shard))
-        for shard in gone:
-            consumer.call_soon(consumer.cancel_task_queue, orders_queue(shard))
+        for name in wanted - self._queues:
+            consumer.app.amqp.queues.select_add(name)
+        for name in self._queues - wanted:
+            consumer.cancel_task_queue(name)
+        self._queues = wanted
+        for name in wanted:
+            if not consumer.task_consumer.consuming_from(name):
+                consumer.add_task_queue(name)

@@ -1,0 +1,266 @@
+"""Fulfilment by real Celery worker processes: woken, not woken, without Redis, killed, and sharing shards."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from cli.valkey import free_port
+from models.bus.client import connect
+from models.bus.names import Queue, orders_queue
+from models.bus.quotes import QuoteWriter
+from models.bus.wakeups import Wakeups, new_task_id
+from models.domain.identifiers import uuid7
+from models.domain.orders import Side, TimeInForce
+from models.domain.quotes import BusItem, Mark, Quote
+from models.domain.shards import shard_of
+from models.store.database import Database
+from models.store.events import events_after
+from models.store.orders import NewOrder, accept, orders_by_ids
+from models.store.owners import ensure_owner
+from models.store.rows import OrderRow
+from models.store.schema import fix_shards
+from models.store.tables import shards
+from models.store.venues import ensure_venues
+from tests.services import ROOT, running_valkey
+
+SYMBOL = "LTC-BTC"
+
+
+def clock_us() -> int:
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with one shard and an owner."""
+    opened = Database.open(database_url)
+    fix_shards(opened, 1)
+    ensure_venues(opened, ["binance", "coinbase"])
+    ensure_owner(opened, "local", "admin", "secret")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def running_worker(kind: str, database_url: str, redis_url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker process; end it afterwards, whatever became of it."""
+    environment = {
+        **os.environ,
+        "CROSSFILL_DATABASE_URL": database_url,
+        "CROSSFILL_BROKER_URL": redis_url,
+        "CROSSFILL_HOME": str(home),
+        "CROSSFILL_LEASE_S": "2",
+    }
+    log = (home / f"{kind}-{free_port()}.log").open("wb")
+    command = [sys.executable, "-m", "workers", kind]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    log.close()
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(12)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+
+
+@contextmanager
+def feeding(redis_url: str, shard: int = 0, size: str = "1000") -> Iterator[None]:
+    """Be a collector: one quote of LTC-BTC at Binance, and marks that say the feed lives."""
+    client = connect(redis_url)
+    writer, stop = QuoteWriter(client), threading.Event()
+    sides = (Decimal("0.0009"), Decimal(size), Decimal("0.001"), Decimal(1))
+    quote = Quote("binance", "LTCBTC", 1, 1, *sides, live=True, exchange_time_us=None, received_time_us=clock_us())
+
+    def feed() -> None:
+        items: list[BusItem] = [Mark("binance", 1, clock_us()), quote]
+        while not stop.is_set():
+            writer.write({shard: items}, {})
+            items = [Mark("binance", 1, clock_us())]
+            stop.wait(0.3)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
+        client.close()
+
+
+def place(database: Database, size: str = "1", *, shard: int = 0, symbol: str = SYMBOL, count: int = 1) -> list[str]:
+    """Accept orders as the API does, without waking anybody, and return their ids."""
+    now_us = clock_us()
+    new = [
+        NewOrder(
+            id=uuid7(now_us),
+            job_id=uuid7(now_us),
+            owner_id="local",
+            shard=shard,
+            symbol=symbol,
+            side=Side.SELL,
+            price=Decimal("0.0001"),
+            size=Decimal(size),
+            time_in_force=TimeInForce.GTC,
+            venues=None,
+            client_order_id=None,
+            market="simulated",
+            created_us=now_us,
+            deadline_us=None,
+            idempotency_key=None,
+            fingerprint="",
+        )
+        for _ in range(count)
+    ]
+    accept(database, new)
+    return [order.id for order in new]
+
+
+def read(database: Database, order_id: str) -> OrderRow:
+    with database.read() as connection:
+        return orders_by_ids(connection, [order_id])[order_id]
+
+
+def until(condition: Callable[[], bool], limit_s: float = 25) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def owners(database: Database) -> dict[int, str | None]:
+    with database.read() as connection:
+        return {row.shard: row.owner for row in connection.execute(select(shards.c.shard, shards.c.owner))}
+
+
+def filled(database: Database, order_id: str) -> bool:
+    return read(database, order_id).state.value == "filled"
+
+
+def test_an_order_is_filled_with_and_without_a_wake_up(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """A wake-up makes it quick; without one the row is found all the same. Each ends once."""
+    with running_worker("fulfilment", database_url, redis_url, tmp_path), feeding(redis_url):
+        [first] = place(database)
+        until(lambda: filled(database, first))
+        [second] = place(database)
+        wakeups = Wakeups(redis_url)
+        assert wakeups.publish({0: new_task_id()})
+        wakeups.close()
+        until(lambda: filled(database, second))
+        client = connect(redis_url)
+        until(lambda: not client.llen(orders_queue(0)))
+        client.close()
+    with database.read() as connection:
+        told = [event.type.value for event in events_after(connection, "local", 0, 100)]
+    # Whether an order rested for a moment depends on when the first quote came.
+    assert [kind for kind in told if kind != "order.working"] == [
+        "order.accepted",
+        "order.split",
+        "order.filled",
+        "job.done",
+    ] * 2
+    assert owners(database) == {0: None}  # a clean stop gives the lease back
+
+
+def test_a_worker_starts_without_redis_and_works_when_it_comes(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    """The loop neither needs the broker to start nor ends with it."""
+    port = free_port()
+    url = f"redis://:pw@127.0.0.1:{port}/0"
+    with running_worker("fulfilment", database_url, url, tmp_path) as process:
+        [order_id] = place(database)
+        until(lambda: read(database, order_id).state.value == "working")
+        with running_valkey(tmp_path / "valkey", port, "pw"), feeding(url):
+            until(lambda: filled(database, order_id))
+        [late] = place(database)
+        until(lambda: read(database, late).state.value != "queued")  # Redis is gone again
+        assert process.poll() is None
+
+
+def test_a_killed_owner_is_replaced_and_sells_nothing_twice(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """The stand-by takes the shard under a higher epoch when the lease has run out, and remembers what was taken."""
+    with ExitStack() as stack:
+        stack.enter_context(feeding(redis_url, size="10"))
+        first = stack.enter_context(running_worker("fulfilment", database_url, redis_url, tmp_path))
+        [sold] = place(database, "10")
+        until(lambda: filled(database, sold))
+        stack.enter_context(running_worker("fulfilment", database_url, redis_url, tmp_path))
+        [waiting] = place(database, "5")
+        until(lambda: read(database, waiting).state.value == "working")
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait(5)
+        dead = owners(database)[0]
+        until(lambda: owners(database)[0] not in (dead, None))
+        [new] = place(database, "1")
+        until(lambda: read(database, new).state.value == "working")
+        assert read(database, waiting).filled_size == 0
+        assert read(database, new).filled_size == 0
+
+
+def test_two_workers_share_the_shards(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Each holds half; when one stops in order the other has all of them at once."""
+    database = Database.open(database_url)
+    fix_shards(database, 4)
+    ensure_owner(database, "local", "admin", "secret")
+    with running_worker("fulfilment", database_url, redis_url, tmp_path):
+        until(lambda: None not in owners(database).values())
+        with running_worker("fulfilment", database_url, redis_url, tmp_path):
+            until(lambda: sorted(map(list(owners(database).values()).count, set(owners(database).values()))) == [2, 2])
+        until(lambda: len(set(owners(database).values())) == 1 and None not in owners(database).values())
+        shard = shard_of(SYMBOL, 4)
+        with feeding(redis_url, shard):
+            [order_id] = place(database, shard=shard)
+            wakeups = Wakeups(redis_url)
+            wakeups.publish({shard: new_task_id()})
+            wakeups.close()
+            until(lambda: filled(database, order_id))
+        client = connect(redis_url)
+        until(lambda: not client.llen(orders_queue(shard)))
+        client.close()
+    database.close()
+
+
+def test_every_queue_has_a_consumer(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """What is put into any queue that we name is taken out by a worker."""
+    client = connect(redis_url)
+    names = [*Queue, orders_queue(0)]
+    with (
+        running_worker("fulfilment", database_url, redis_url, tmp_path),
+        running_worker("jobs", database_url, redis_url, tmp_path),
+    ):
+        from celery import Celery  # noqa: PLC0415 -- only this test publishes what nobody knows
+
+        app = Celery("test", broker=redis_url, set_as_current=False)
+        for name in names:
+            app.send_task("nobody.knows", queue=str(name), ignore_result=True)
+        app.close()
+        until(lambda: not any(client.llen(str(name)) for name in names))
+    client.close()
+
+
+def test_the_jobs_worker_keeps_house(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Beat's checkpoint keeps the write-ahead log from growing."""
+    log = Path(database_url.removeprefix("sqlite:///") + "-wal")
+    place(database, count=500)
+    assert log.stat().st_size > 100_000
+    with running_worker("jobs", database_url, redis_url, tmp_path):
+        until(lambda: log.stat().st_size == 0)
