@@ -22,6 +22,7 @@ def main() -> None:
         loop="uvloop",
         http="httptools",
         access_log=False,
+        proxy_headers=False,
         log_level="warning",
         backlog=2048,
         timeout_graceful_shutdown=5,

@@ -1,66 +1,103 @@
-"""`python -m simulator`: Binance and Coinbase on loopback. Prints its ports as one JSON object when it listens."""
+"""`python -m simulator`: Binance and Coinbase on loopback, until SIGTERM or SIGINT.
+
+Prints one JSON object when it listens: its ports by name (binance, coinbase, control), which market
+this is, and which venues are replayed. Seed, market and the folder of recordings come from the
+environment (CROSSFILL_SEED, CROSSFILL_MARKET, CROSSFILL_MARKET_DATA) where no option names them.
+"""
 
 import argparse
 import asyncio
 import json
+import logging
+import math
 import signal
 import sys
+import time
 from pathlib import Path
-from types import ModuleType
 
+from models.domain import quotes
 from models.domain.instruments import INSTRUMENTS
+from models.settings import Settings
 from simulator import binance, coinbase, control
 from simulator.market import Market
 from simulator.replay import Replay, SessionError, find
-from simulator.server import Venue
+from simulator.server import Venue, drive
 
-WIRES: dict[str, ModuleType] = {"binance": binance, "coinbase": coinbase}
+WIRES = (binance.WIRE, coinbase.WIRE)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    for venue in WIRES:
-        parser.add_argument(f"--{venue}-port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--host", default="127.0.0.1", help="where the venues listen; the control stays on loopback")
-    parser.add_argument("--control-port", type=int, default=0, help="faults are posted here")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--replay", type=Path, help="a folder of recorded sessions, or one session")
-    parser.add_argument("--speed", type=float, default=1.0)
+def _speed(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(text)
+    return value
+
+
+def _arguments(settings: Settings) -> argparse.Namespace:
+    replay = settings.market_data if settings.market is quotes.Market.REPLAY else None
+    parser = argparse.ArgumentParser(prog="python -m simulator", description="Binance and Coinbase, simulated.")
+    for wire in WIRES:
+        parser.add_argument(f"--{wire.name}-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--control-port", type=int, default=0, help="faults are posted here; always on loopback")
+    parser.add_argument("--host", default="127.0.0.1", help="where the exchanges listen")
+    parser.add_argument("--seed", type=int, default=settings.seed)
+    parser.add_argument("--replay", type=Path, default=replay, help="a folder of recorded sessions, or one session")
+    parser.add_argument("--speed", type=_speed, default=1.0)
     parser.add_argument("--loop", action="store_true", help="begin again when the session is over")
     return parser.parse_args()
 
 
-async def _run(arguments: argparse.Namespace) -> None:
-    products = {venue: list(INSTRUMENTS.products_of(venue)) for venue in WIRES}
-    replays: dict[str, Replay] = {}
-    if arguments.replay is not None:
-        replays = find(arguments.replay, products, speed=arguments.speed, loop=arguments.loop)
-    venues = [
-        Venue(name, wire, replays.get(name) or Market(INSTRUMENTS, name, arguments.seed))
-        for name, wire in WIRES.items()
-    ]
-    ports = {}
-    for venue in venues:
-        server = await venue.listen(getattr(arguments, f"{venue.name}_port"), arguments.host)
-        ports[venue.name] = next(iter(server.sockets)).getsockname()[1]
+def _replays(arguments: argparse.Namespace, settings: Settings) -> dict[str, Replay]:
+    path = arguments.replay
+    if path is None:
+        return {}
+    if not path.exists() and (settings.market_data / path).exists():
+        path = settings.market_data / path
+    products = {wire.name: list(INSTRUMENTS.products_of(wire.name)) for wire in WIRES}
+    return find(path, products, speed=arguments.speed, loop=arguments.loop)
+
+
+async def _run(arguments: argparse.Namespace, replays: dict[str, Replay]) -> None:
+    synthetic = [wire.name for wire in WIRES if wire.name not in replays]
+    market = Market(INSTRUMENTS, synthetic, arguments.seed, time.time_ns() // 1000)
+    venues = [Venue(wire, replays.get(wire.name) or market.of_venue(wire.name)) for wire in WIRES]
+    servers = {
+        venue.name: await venue.listen(getattr(arguments, f"{venue.name}_port"), arguments.host) for venue in venues
+    }
     controls = await control.listen({venue.name: venue.faults for venue in venues}, arguments.control_port)
-    ports["control"] = controls.sockets[0].getsockname()[1]
-    print(json.dumps({"ports": ports, "replayed": sorted(replays)}), flush=True)  # noqa: T201 -- its answer
-    tasks = [asyncio.create_task(venue.run()) for venue in venues]
+    sockets = {name: next(iter(server.sockets)) for name, server in servers.items()}
+    sockets["control"] = controls.sockets[0]
+    ports = {name: held.getsockname()[1] for name, held in sockets.items()}
+    kind = quotes.Market.REPLAY if replays else quotes.Market.SIMULATED
+    print(json.dumps({"ports": ports, "market": kind, "replayed": sorted(replays)}), flush=True)  # noqa: T201 -- its answer
+    driving = asyncio.create_task(drive(market, venues))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    for task in tasks:
-        task.cancel()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([driving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    for server in servers.values():
+        server.close()
+    await asyncio.gather(*(server.wait_closed() for server in servers.values()))
+    controls.close()
+    if driving.done():
+        driving.result()
+    driving.cancel()
+    stopping.cancel()
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that are cut off are this program's business
+    settings = Settings()
+    arguments = _arguments(settings)
     try:
-        asyncio.run(_run(_arguments()))
+        asyncio.run(_run(arguments, _replays(arguments, settings)))
     except SessionError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"cannot listen: {error}")
 
 
 if __name__ == "__main__":

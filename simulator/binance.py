@@ -2,111 +2,173 @@
 
 import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
-from simulator.market import BookChanged, Market, Traded
+from simulator.market import BookChanged, Event, Listing
+from simulator.wire import Renumber, Timing, Wire
 
-PING_S: float | None = 20
-SUBSCRIBE_WITHIN_S: float | None = None
-HEARTBEAT_S: float | None = None
-_STREAM = re.compile(r'^\{"stream":"([^"]+)"')
+ID_MAX = 36  # characters
+METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY")
+_STREAM = re.compile(r'\{"stream":"([^"]+)","data":')
+_SYMBOL = re.compile(r'"s":"([^"]+)"')
+_COUNTERS = re.compile(r'"([tuU])":(\d+)')
+_TIMES = re.compile(r'"([ET])":(\d+)')
 
 
-def _number(value: Decimal) -> str:
-    return f"{value:.8f}"
+class RequestError(ValueError):
+    """A request that the venue refuses, with its code for that."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Session:
-    """One connection: what it is subscribed to, and whether payloads come in the combined form."""
+    """One connection: the streams it asked for, and whether payloads come in the combined form."""
 
-    def __init__(self, path: str, _market: Market | None) -> None:
+    def __init__(self, target: str, listings: Mapping[str, Listing] | None) -> None:
         self.streams: dict[str, None] = {}
-        route, _, query = path.partition("?")
-        self.combined = route.startswith("/stream")
-        if self.combined and query.startswith("streams="):
-            self.streams = dict.fromkeys(query.removeprefix("streams=").split("/"))
-        elif route.startswith("/ws/"):
-            self.streams = dict.fromkeys(route.removeprefix("/ws/").split("/"))
+        self._known = listings
+        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
+        self.combined = path.startswith("/stream")
+        self._microseconds = query.get("timeUnit", ["MILLISECOND"])[0].upper() == "MICROSECOND"
+        named = query.get("streams", [""])[0] if self.combined else path.removeprefix("/ws").removeprefix("/")
+        self.streams.update(dict.fromkeys(name for name in named.split("/") if name))
 
     @property
     def subscribed(self) -> bool:
         """Whether anything was asked for."""
         return bool(self.streams)
 
-    def answer(self, text: str) -> list[str]:  # noqa: PLR0911 -- a list of refusals
-        """Return the answer to a frame from the client."""
+    def answer(self, text: str) -> list[str]:
+        """Return the answer to a request."""
+        number: object = None
         try:
-            request = json.loads(text)
-        except ValueError:
-            return [_error(3, "Invalid JSON: expected value at line 1 column 1")]
-        if not isinstance(request, dict) or "method" not in request:
-            return [_error(2, "Invalid request: missing field `method` at line 1 column 1")]
-        number, method, params = request.get("id"), request["method"], request.get("params", [])
+            method, params, number = _request(text)
+            result = self._answer(method, params, _end(text))
+        except RequestError as error:
+            shown = {} if error.code or number is None else {"id": number}
+            return [_dump({"code": error.code, "msg": str(error), **shown})]
+        return [_dump({"result": result, "id": number})]
+
+    def _answer(self, method: str, params: list[Any], end: str) -> list[str] | None:
+        """Do what is asked and return the result. Raises RequestError."""
         if method == "LIST_SUBSCRIPTIONS":
-            return [_result(list(self.streams), number)]
+            return list(self.streams)
         if method == "SET_PROPERTY":
-            return [self._set_property(params, number)]
-        if method not in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            return [_error(2, f"Invalid request: unknown variant `{method}`", number)]
-        if not isinstance(params, list) or not all(isinstance(name, str) for name in params):
-            return [_error(2, "Invalid request: invalid type, expected a sequence of strings", number)]
+            if not params or params[0] != "combined":
+                raise RequestError(0, "Unknown property")
+            if len(params) != 2 or not isinstance(params[1], bool):  # noqa: PLR2004 -- a name and its value
+                raise RequestError(1, "Invalid value type: expected Boolean")
+            self.combined = params[1]
+            return None
+        if not params or not all(isinstance(name, str) for name in params):
+            raise RequestError(2, f"Invalid request: expected a sequence of strings at {end}")
         # An unknown name is taken without a word, and never speaks.
         if method == "SUBSCRIBE":
             self.streams.update(dict.fromkeys(params))
         else:
             self.streams = {name: None for name in self.streams if name not in params}
-        return [_result(None, number)]
+        return None
 
-    def _set_property(self, params: Any, number: Any) -> str:  # noqa: ANN401 -- a client's JSON
-        if not isinstance(params, list) or not params or params[0] != "combined":
-            return _error(0, "Unknown property", number)
-        if len(params) != 2 or not isinstance(params[1], bool):  # noqa: PLR2004 -- name and value
-            return _error(1, "Invalid value type: expected Boolean", number)
-        self.combined = params[1]
-        return _result(None, number)
-
-    def frames(self, event: BookChanged | Traded) -> list[str]:
+    def frames(self, event: Event) -> list[str]:
         """Return the frames in which this connection hears of an event."""
-        channel, payload = _payload(event)
+        channel = "bookTicker" if isinstance(event, BookChanged) else "trade"
         stream = f"{event.product.id.lower()}@{channel}"
-        return [self._wrap(stream, payload)] if stream in self.streams else []
-
-    def heartbeats(self, time_us: int) -> list[str]:  # noqa: ARG002 -- every venue has one
-        """Return nothing: this venue pings with WebSocket frames."""
-        return []
+        if stream not in self.streams:
+            return []
+        payload = self._payload(event)
+        return [f'{{"stream":"{stream}","data":{payload}}}' if self.combined else payload]
 
     def recorded(self, frame: str) -> str | None:
-        """Return a recorded frame in this connection's form, or None where it was not asked for."""
+        """Return a recorded frame, raw or combined as this connection has it, or None if it was not asked for."""
         match = _STREAM.match(frame)
         if match is None or match[1] not in self.streams:
             return None
-        return frame if self.combined else frame[frame.index('"data":') + 7 : -1]
+        return frame if self.combined else frame[match.end() : -1]
 
-    def _wrap(self, stream: str, payload: str) -> str:
-        return f'{{"stream":"{stream}","data":{payload}}}' if self.combined else payload
+    def heartbeats(self, now_us: int, *, replaying: bool) -> list[str]:  # noqa: ARG002 -- the server pings instead
+        """Return nothing: this venue pings with WebSocket frames."""
+        return []
 
-
-def _payload(event: BookChanged | Traded) -> tuple[str, str]:
-    product = event.product
-    if isinstance(event, BookChanged):
-        bid, ask = event.after.bids[0], event.after.asks[0]
-        return "bookTicker", (
-            f'{{"u":{event.number},"s":"{product.id}","b":"{_number(bid.price)}","B":"{_number(bid.size)}",'
-            f'"a":"{_number(ask.price)}","A":"{_number(ask.size)}"}}'
+    def _payload(self, event: Event) -> str:
+        product_id = event.product.id
+        if isinstance(event, BookChanged):
+            top = event.top
+            return (
+                f'{{"u":{event.sequence},"s":"{product_id}","b":"{_number(top.bid)}","B":"{_number(top.bid_size)}",'
+                f'"a":"{_number(top.ask)}","A":"{_number(top.ask_size)}"}}'
+            )
+        moment = event.time_us if self._microseconds else event.time_us // 1000
+        buyer_is_maker = "true" if event.taker_side == "sell" else "false"
+        return (
+            f'{{"e":"trade","E":{moment},"s":"{product_id}","t":{event.trade_id},"p":"{_number(event.price)}",'
+            f'"q":"{_number(event.size)}","T":{moment},"m":{buyer_is_maker},"M":true}}'
         )
-    time_ms = event.time_us // 1000
-    maker = "true" if event.taker_side == "sell" else "false"
-    return "trade", (
-        f'{{"e":"trade","E":{time_ms},"s":"{product.id}","t":{event.trade_id},"p":"{_number(event.price)}",'
-        f'"q":"{_number(event.size)}","T":{time_ms},"m":{maker},"M":true}}'
-    )
 
 
-def _result(result: object, number: object) -> str:
-    return json.dumps({"result": result, "id": number}, separators=(",", ":"))
+def _request(text: str) -> tuple[str, list[Any], object]:
+    """Return method, parameters and id of a request. Raises RequestError."""
+    try:
+        request = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise RequestError(3, f"Invalid JSON: expected value at {place}") from error
+    if not isinstance(request, dict) or "method" not in request:
+        raise RequestError(2, f"Invalid request: missing field `method` at {_end(text)}")
+    method, params, number = request["method"], request.get("params", []), request.get("id")
+    if method not in METHODS:
+        expected = ", ".join(f"`{name}`" for name in METHODS)
+        raise RequestError(2, f"Invalid request: unknown variant `{method}`, expected one of {expected}")
+    if not isinstance(params, list):
+        raise RequestError(2, f"Invalid request: invalid type, expected a sequence at {_end(text)}")
+    if not _is_id(number):
+        raise RequestError(2, "Invalid request: request ID must be an unsigned integer")
+    return method, params, number
 
 
-def _error(code: int, message: str, number: object = None) -> str:
-    error = {"code": code, "msg": message}
-    return json.dumps(error if number is None else {**error, "id": number}, separators=(",", ":"))
+def _number(value: Decimal) -> str:
+    return f"{value:.8f}"
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isalnum() and len(value) <= ID_MAX
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def _end(text: str) -> str:
+    lines = text.rstrip().split("\n")
+    return f"line {len(lines)} column {len(lines[-1])}"
+
+
+def _dump(message: dict[str, object]) -> str:
+    return json.dumps(message, separators=(",", ":"))
+
+
+def is_trade(frame: str) -> bool:
+    """Say whether a frame is a trade's."""
+    return '"e":"trade"' in frame
+
+
+def renumbered(frame: str, renumber: Renumber, later_us: int) -> str:
+    """Return a recorded frame with other ids, and times that are so much later."""
+    symbol = _SYMBOL.search(frame)
+    if symbol is None:
+        return frame
+    # `U` and `u` count the same updates of a symbol, `t` its trades.
+    frame = _COUNTERS.sub(lambda m: f'"{m[1]}":{renumber(f"{symbol[1]} {m[1].lower()}", int(m[2]))}', frame)
+    return _TIMES.sub(lambda m: f'"{m[1]}":{int(m[2]) + later_us // 1000}', frame)
+
+
+WIRE = Wire(
+    "binance",
+    Timing(messages_per_s_max=5, ping_s=20),
+    session=Session,
+    is_trade=is_trade,
+    renumbered=renumbered,
+    first_again=False,
+)

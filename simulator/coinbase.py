@@ -1,19 +1,25 @@
 """Coinbase Exchange's side of the wire: channels, their first messages, and its complaints."""
 
 import json
+import re
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from simulator.market import Book, BookChanged, Market, Traded
+from simulator.market import BookChanged, Event, Listing, Traded
+from simulator.wire import Renumber, Timing, Wire
 
-PING_S: float | None = None
-SUBSCRIBE_WITHIN_S: float | None = 5
-HEARTBEAT_S: float | None = 1
+# A channel -> the name under which the venue confirms it.
 CHANNELS = {"level2_batch": "level2_50", "ticker": "ticker", "matches": "matches", "heartbeat": "heartbeat"}
-PRIVATE = {"level2", "level3", "full"}
-RECORDED = {  # the type of a recorded frame -> the channel that brings it
+PRIVATE = ("level2", "level3", "full")
+AUTHENTICATE = (
+    "level2, level3, and full channels now require authentication. "
+    "https://docs.cloud.coinbase.com/exchange/docs/websocket-auth"
+)
+# The type of a recorded frame -> the channel that brings it.
+RECORDED = {
     "ticker": "ticker",
     "match": "matches",
     "last_match": "matches",
@@ -21,24 +27,30 @@ RECORDED = {  # the type of a recorded frame -> the channel that brings it
     "l2update": "level2_batch",
     "heartbeat": "heartbeat",
 }
-AUTHENTICATE = "level2, level3, and full channels now require authentication."
+_TYPE = re.compile(r'"type": ?"([^"]+)"')
+_PRODUCT = re.compile(r'"product_id": ?"([^"]+)"')
+_TRADE_ID = re.compile(r'("(?:last_)?trade_id": ?)(\d+)')
+_SEQUENCE = re.compile(r'("sequence": ?)(\d+)')
+_MOMENT = re.compile(r'("time": ?)"([^"]+)"')
 
 
-def _time(time_us: int) -> str:
-    seconds, microseconds = divmod(time_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+class RequestError(ValueError):
+    """A request that the venue refuses: its message, and the reason where it gives one."""
 
-
-def _number(value: Decimal) -> str:
-    return format(value, "f")
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
 
 
 class Session:
-    """One connection: the products it is subscribed to, by channel."""
+    """One connection: the products it asked for, by channel."""
 
-    def __init__(self, path: str, market: Market | None) -> None:  # noqa: ARG002 -- one path only
-        self._market = market
+    def __init__(self, _target: str, listings: Mapping[str, Listing] | None) -> None:
+        self._listings = listings
         self._channels: dict[str, dict[str, None]] = {}
+        self._played: dict[str, int] = {}  # a replay's last trade ids, by product
+        self._beats_recorded = False
 
     @property
     def subscribed(self) -> bool:
@@ -46,60 +58,69 @@ class Session:
         return bool(self._channels)
 
     def answer(self, text: str) -> list[str]:
-        """Return the answers to a frame from the client: the whole list, or a complaint, then first messages."""
+        """Return the answer to a request: the full list of what is subscribed, then first messages, or an error."""
         try:
-            request = json.loads(text)
-            kind = request["type"]
-            asked = _asked(request)
-        except (ValueError, TypeError, KeyError):
-            return [_error("Malformed JSON")]
-        if kind not in ("subscribe", "unsubscribe"):
-            return [_error("Type has to be either subscribe or unsubscribe")]
-        for channel, product_id in asked:
-            problem = self._problem(channel, product_id)
-            if problem:
-                return [_error("Failed to subscribe", problem)]
-        first: list[str] = []
-        for channel, product_id in asked:
-            products = self._channels.setdefault(channel, {})
-            if kind == "unsubscribe":
-                products.pop(product_id, None)
-            elif product_id not in products:
-                products[product_id] = None
-                first += self._first(channel, product_id)
-        self._channels = {channel: products for channel, products in self._channels.items() if products}
+            subscribe, asked = _asked(text)
+            first = self._subscribe(asked) if subscribe else self._unsubscribe(asked)
+        except RequestError as error:
+            reason = {} if error.reason is None else {"reason": error.reason}
+            return [_dump({"type": "error", "message": error.message, **reason})]
         return [self._subscriptions(), *first]
 
-    def _problem(self, channel: str, product_id: str) -> str | None:
+    def _subscribe(self, asked: list[tuple[str, list[str]]]) -> list[str]:
+        for channel, product_ids in asked:
+            self._check(channel, product_ids)
+        first: list[str] = []
+        for channel, product_ids in asked:
+            held = self._channels.setdefault(channel, {})
+            for product_id in product_ids:
+                if product_id not in held:
+                    held[product_id] = None
+                    first += self._first(channel, product_id)
+        return first
+
+    def _check(self, channel: str, product_ids: list[str]) -> None:
+        """Raise RequestError for what the venue refuses; it then takes nothing of the request."""
+        refused = "Failed to subscribe"
         if channel in PRIVATE:
-            return AUTHENTICATE
+            raise RequestError(refused, AUTHENTICATE)
         if channel not in CHANNELS:
-            return f"{channel} is not a valid channel"
-        if self._market is not None and product_id not in self._market.books:
-            return f"{product_id} is not a valid product"
-        return None
+            raise RequestError(refused, f"{channel} is not a valid channel")
+        if not product_ids:
+            raise RequestError(refused, f"{channel} needs product_ids")
+        for product_id in product_ids:
+            if self._listings is not None and product_id not in self._listings:
+                raise RequestError(refused, f"{product_id} is not a valid product")
+
+    def _unsubscribe(self, asked: list[tuple[str, list[str]]]) -> list[str]:
+        for channel, product_ids in asked:
+            held = self._channels.get(channel, {})
+            for product_id in product_ids or list(held):
+                held.pop(product_id, None)
+        self._channels = {channel: held for channel, held in self._channels.items() if held}
+        return []
 
     def _subscriptions(self) -> str:
         channels = [
-            {"name": CHANNELS[channel], "product_ids": list(products), "account_ids": None}
-            for channel, products in self._channels.items()
+            {"name": CHANNELS[channel], "product_ids": list(held), "account_ids": None}
+            for channel, held in self._channels.items()
         ]
         return _dump({"type": "subscriptions", "channels": channels})
 
     def _first(self, channel: str, product_id: str) -> list[str]:
-        if self._market is None:
+        if self._listings is None:
             return []
+        listing = self._listings[product_id]
         if channel == "level2_batch":
-            return [_snapshot(product_id, self._market.books[product_id])]
-        last = self._market.last_trades.get(product_id)
-        if channel == "matches" and last is not None:
-            return [_match(last, "last_match")]
-        return []
+            return [_snapshot(listing)]
+        if channel == "matches":
+            return [_match(listing.last_trade, "last_match")]
+        return [_ticker(listing.last_trade)] if channel == "ticker" else []
 
     def _wants(self, channel: str, product_id: str) -> bool:
         return product_id in self._channels.get(channel, ())
 
-    def frames(self, event: BookChanged | Traded) -> list[str]:
+    def frames(self, event: Event) -> list[str]:
         """Return the frames in which this connection hears of an event."""
         product_id = event.product.id
         if isinstance(event, BookChanged):
@@ -111,111 +132,168 @@ class Session:
             frames.append(_ticker(event))
         return frames
 
-    def heartbeats(self, time_us: int) -> list[str]:
-        """Return one heartbeat a product, with the id of its last trade."""
-        trade_ids = self._market.trade_ids if self._market is not None else {}
+    def recorded(self, frame: str) -> str | None:
+        """Return a recorded frame, or None where it was not asked for."""
+        kind, product = _TYPE.search(frame), _PRODUCT.search(frame)
+        channel = RECORDED.get(kind[1]) if kind else None
+        if kind is None or product is None or channel is None or not self._wants(channel, product[1]):
+            return None
+        trade_id = _TRADE_ID.search(frame) if channel == "matches" else None
+        if trade_id:
+            self._played[product[1]] = int(trade_id[2])
+        self._beats_recorded |= channel == "heartbeat"
+        return frame
+
+    def heartbeats(self, now_us: int, *, replaying: bool) -> list[str]:
+        """Return a heartbeat for each product. A recording that has its own keeps them while it plays."""
+        if replaying and self._beats_recorded:
+            return []
         return [
             _dump(
                 {
                     "type": "heartbeat",
-                    "last_trade_id": trade_ids.get(product_id, 0),
+                    "last_trade_id": self._last_trade_id(product_id),
                     "product_id": product_id,
-                    "sequence": time_us,
-                    "time": _time(time_us),
+                    "sequence": 0 if self._listings is None else self._listings[product_id].sequence,
+                    "time": _time(now_us),
                 },
             )
             for product_id in self._channels.get("heartbeat", ())
         ]
 
-    def recorded(self, frame: str) -> str | None:
-        """Return a recorded frame, or None where it was not asked for."""
-        message = json.loads(frame)
-        channel = RECORDED.get(message.get("type"))
-        if channel is None or not self._wants(channel, message.get("product_id", "")):
-            return None
-        return frame
+    def _last_trade_id(self, product_id: str) -> int:
+        if self._listings is None:
+            return self._played.get(product_id, 0)
+        return self._listings[product_id].last_trade.trade_id
 
 
-def _asked(request: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the channels and products of a request, where each channel may name products of its own."""
-    asked = []
-    for channel in request["channels"]:
-        named = isinstance(channel, dict)
-        products = (channel.get("product_ids") if named else None) or request.get("product_ids", [])
-        asked += [(channel["name"] if named else channel, product_id) for product_id in products]
-    return asked
+def _asked(text: str) -> tuple[bool, list[tuple[str, list[str]]]]:
+    """Return whether to subscribe, and the products of each channel, which may name products of its own.
+
+    Raises RequestError.
+    """
+    try:
+        request = json.loads(text)
+    except ValueError as error:
+        raise RequestError("Malformed JSON") from error
+    if not isinstance(request, dict) or request.get("type") not in ("subscribe", "unsubscribe"):
+        raise RequestError("Type has to be either subscribe or unsubscribe")
+    common = request.get("product_ids", [])
+    asked: list[tuple[str, list[str]]] = []
+    for each in request.get("channels") or []:
+        channel: Any = each if isinstance(each, dict) else {"name": each}
+        product_ids = channel.get("product_ids", common)
+        if not isinstance(channel.get("name"), str) or not isinstance(product_ids, list):
+            raise RequestError("Malformed JSON", "channels are names, or objects of name and product_ids")
+        asked.append((channel["name"], [str(product_id) for product_id in product_ids]))
+    if not asked:
+        raise RequestError("Failed to subscribe", "channels must be given")
+    return request["type"] == "subscribe", asked
 
 
-def _snapshot(product_id: str, book: Book) -> str:
+def _time(time_us: int) -> str:
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}Z"
+
+
+def _price(value: Decimal) -> str:
+    return format(value, "f")
+
+
+def _size(value: Decimal) -> str:
+    return f"{value:.8f}"
+
+
+def _snapshot(listing: Listing) -> str:
     sides = {
-        name: [[_number(level.price), _number(level.size)] for level in levels]
-        for name, levels in (("bids", book.bids), ("asks", book.asks))
+        name: [[_price(price), _size(size)] for price, size in listing.levels(side)]
+        for name, side in (("asks", "sell"), ("bids", "buy"))
     }
-    return _dump({"type": "snapshot", "product_id": product_id, **sides})
+    return _dump({"type": "snapshot", "product_id": listing.product.id, **sides, "time": _time(listing.time_us)})
 
 
 def _update(event: BookChanged) -> str:
-    changes = []
-    for side, before, after in (
-        ("buy", event.before.bids, event.after.bids),
-        ("sell", event.before.asks, event.after.asks),
-    ):
-        shown = {level.price: level.size for level in after}
-        gone = [[side, _number(level.price), "0.00000000"] for level in before if level.price not in shown]
-        changes += gone + [[side, _number(price), _number(size)] for price, size in shown.items()]
-    head = {"type": "l2update", "product_id": event.product.id}
-    return _dump({**head, "changes": changes, "time": _time(event.time_us)})
+    changes = [[side, _price(price), _size(size)] for side, price, size in event.changes]
+    return _dump(
+        {"type": "l2update", "product_id": event.product.id, "changes": changes, "time": _time(event.time_us)},
+    )
 
 
 def _match(trade: Traded, kind: str) -> str:
-    maker = "sell" if trade.taker_side == "buy" else "buy"
-    orders = {
-        name: str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{trade.trade_id}"))
-        for name in ("maker_order_id", "taker_order_id")
-    }
+    maker, taker = (
+        str(uuid.uuid5(uuid.NAMESPACE_OID, f"{trade.product.id} {trade.trade_id} {role}"))
+        for role in ("maker", "taker")
+    )
     return _dump(
         {
             "type": kind,
             "trade_id": trade.trade_id,
-            **orders,
-            "side": maker,
-            "size": _number(trade.size),
-            "price": _number(trade.price),
+            "maker_order_id": maker,
+            "taker_order_id": taker,
+            "side": "sell" if trade.taker_side == "buy" else "buy",  # the maker's
+            "size": _size(trade.size),
+            "price": _price(trade.price),
             "product_id": trade.product.id,
-            "sequence": trade.number,
+            "sequence": trade.sequence,
             "time": _time(trade.time_us),
         },
     )
 
 
 def _ticker(trade: Traded) -> str:
-    bid, ask = trade.book.bids[0], trade.book.asks[0]
-    day = {name: _number(trade.price) for name in ("open_24h", "low_24h", "high_24h")}
+    top = trade.top
     return _dump(
         {
             "type": "ticker",
-            "sequence": trade.number,
+            "sequence": trade.sequence,
             "product_id": trade.product.id,
-            "price": _number(trade.price),
-            **day,
-            "volume_24h": "1000.00000000",
-            "volume_30d": "30000.00000000",
-            "best_bid": _number(bid.price),
-            "best_bid_size": _number(bid.size),
-            "best_ask": _number(ask.price),
-            "best_ask_size": _number(ask.size),
+            "price": _price(trade.price),
+            "open_24h": _price(trade.open),
+            "volume_24h": _size(trade.volume),
+            "low_24h": _price(trade.low),
+            "high_24h": _price(trade.high),
+            "volume_30d": _size(trade.volume),
+            "best_bid": _price(top.bid),
+            "best_bid_size": _size(top.bid_size),
+            "best_ask": _price(top.ask),
+            "best_ask_size": _size(top.ask_size),
             "side": trade.taker_side,
             "time": _time(trade.time_us),
             "trade_id": trade.trade_id,
-            "last_size": _number(trade.size),
+            "last_size": _size(trade.size),
         },
     )
 
 
-def _error(message: str, reason: str | None = None) -> str:
-    error = {"type": "error", "message": message}
-    return _dump(error if reason is None else {**error, "reason": reason})
-
-
 def _dump(message: dict[str, Any]) -> str:
     return json.dumps(message, separators=(",", ":"))
+
+
+def is_trade(frame: str) -> bool:
+    """Say whether a frame is a trade's."""
+    return frame.startswith('{"type":"match"')
+
+
+def renumbered(frame: str, renumber: Renumber, later_us: int) -> str:
+    """Return a recorded frame with other ids, and times that are so much later."""
+    product = _PRODUCT.search(frame)
+    if product is None:
+        return frame
+    frame = _TRADE_ID.sub(lambda m: f"{m[1]}{renumber(f'{product[1]} trade', int(m[2]))}", frame)
+    frame = _SEQUENCE.sub(lambda m: f"{m[1]}{renumber(f'{product[1]} sequence', int(m[2]))}", frame)
+    return _MOMENT.sub(lambda m: f'{m[1]}"{_later(m[2], later_us)}"', frame) if later_us else frame
+
+
+def _later(text: str, later_us: int) -> str:
+    moment = datetime.fromisoformat(text) + timedelta(microseconds=later_us)
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+WIRE = Wire(
+    "coinbase",
+    Timing(messages_per_s_max=100, subscribe_within_s=5),
+    session=Session,
+    is_trade=is_trade,
+    renumbered=renumbered,
+    first_again=True,
+)

@@ -1,163 +1,212 @@
-"""One venue's server: its connections, what feeds them, and the faults that befall them."""
+"""A venue's server: its connections, what feeds them, and the faults that befall them. And what drives them all."""
 
 import asyncio
 import contextlib
 import http
+import logging
 import time
-from types import ModuleType
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from simulator.faults import Faults
-from simulator.market import Market, Traded
-from simulator.replay import Replay
+from simulator.market import TICK_US, Event, Listing, Market
+from simulator.replay import Replay, SessionError
+from simulator.wire import Session, Timing, Wire
 
-TICK_S = 0.04
 QUEUE_MAX = 5_000  # frames that wait for a slow client before it is cut off
-REPLAY_AHEAD = 500  # frames that a replay may run ahead of its client
-AGAIN = 1012  # "service restart": a replay in a loop is over, and the next connection plays it again
+STUCK_S = 30.0  # a frame that takes so long to send is not going to arrive
+REPLAY_AHEAD_MAX = 500  # frames that a replay may run ahead of its client
+SETTLED_S = 0.25  # a replay begins so long after a client's last request: it may send one for each product
+CLOSE_TIMEOUT_S = 1
+IDLE_S = 0.2  # how often to look whether anybody has come
+
+log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Client:
-    """One connection with its session and the frames that wait for it."""
+    """One connection with its session and the frames that wait for it, each with when it is due."""
 
-    def __init__(self, connection: ServerConnection, session: Any) -> None:  # noqa: ANN401 -- a venue's Session
-        self.connection = connection
-        self.session = session
-        self.queue: asyncio.Queue[str] = asyncio.Queue(QUEUE_MAX)
+    connection: ServerConnection
+    session: Session
+    faults: Faults
+    asked_at: float = 0.0
+    playing: bool = False
+    queue: asyncio.Queue[tuple[float, str]] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
 
-    def put(self, frame: str) -> None:
-        """Queue a frame; a client that cannot follow is cut off."""
-        try:
-            self.queue.put_nowait(frame)
-        except asyncio.QueueFull:
-            self.connection.transport.abort()
+    def put(self, frames: Iterable[str]) -> None:
+        """Queue frames; a client that cannot follow is cut off."""
+        for frame in frames:
+            spoilt = self.faults.spoil(frame)
+            if spoilt is None:
+                continue
+            delay_s = self.faults.delay_s
+            try:
+                self.queue.put_nowait((time.monotonic() + delay_s if delay_s else 0.0, spoilt))
+            except asyncio.QueueFull:
+                self.connection.transport.abort()
+                return
 
 
 class Venue:
-    """A server that speaks one venue's protocol, from a synthetic market or from a replay.
+    """A server that speaks one venue's protocol, from the synthetic market or from a replay.
 
-    `wire` is the venue's module (simulator.binance, say): its Session and its limits of time.
+    `source` is the venue's part of the market, whose events `tell` passes on, or what to replay.
     """
 
-    def __init__(self, name: str, wire: ModuleType, source: Market | Replay) -> None:
-        self.name = name
-        self.faults = Faults()
+    def __init__(self, wire: Wire, source: Mapping[str, Listing] | Replay, timing: Timing | None = None) -> None:
+        self.name = wire.name
+        self.faults = Faults(wire.is_trade)
         self._wire = wire
-        self._market = source if isinstance(source, Market) else None
+        self._timing = timing or wire.timing
         self._replay = source if isinstance(source, Replay) else None
+        self._listings = None if isinstance(source, Replay) else source
         self._clients: set[Client] = set()
-        self._drops = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is subscribed to anything."""
+        return any(client.session.subscribed for client in self._clients)
 
     async def listen(self, port: int, host: str = "127.0.0.1") -> Server:
-        """Listen, on loopback unless told otherwise; port 0 takes a free one."""
+        """Listen; port 0 takes a free one."""
         return await serve(
             self._serve,
             host,
             port,
             process_request=self._admit,
-            ping_interval=self._wire.PING_S,
-            ping_timeout=None,
+            ping_interval=None,  # our own pings stop when the venue is to be silent
+            close_timeout=CLOSE_TIMEOUT_S,
             compression=None,
-            max_size=2**20,
         )
 
-    def _admit(self, connection: ServerConnection, _request: Request) -> Response | None:
-        if self.faults.refused:
+    def tell(self, events: Iterable[Event]) -> None:
+        """Pass on what happened in the synthetic market to whoever asked for it."""
+        for event in events:
+            for client in self._clients:
+                client.put(client.session.frames(event))
+
+    def beat(self, now_us: int) -> None:
+        """Send the heartbeats of this second."""
+        for client in self._clients:
+            client.put(client.session.heartbeats(now_us, replaying=client.playing))
+
+    async def _admit(self, connection: ServerConnection, _request: Request) -> Response | None:
+        await self.faults.flow()
+        if self.faults.lasts_s("refuse"):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "refused on demand\n")
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
-        request = connection.request
-        session = self._wire.Session(request.path if request else "/", self._market)
-        client = Client(connection, session)
-        self._clients.add(client)
-        tasks = [asyncio.create_task(self._send(client)), asyncio.create_task(self._expect(client))]
+        target = connection.request.path if connection.request else "/"
+        client = Client(connection, self._wire.session(target, self._listings), self.faults, time.monotonic())
+        works = [self._send(client), self._ping(connection), self._expect(client)]
         if self._replay is not None:
-            tasks.append(asyncio.create_task(self._play(client, self._replay)))
+            works.append(self._play(client, self._replay))
+        tasks = [asyncio.create_task(work) for work in works]
+        self._clients.add(client)
+        self.faults.connections.add(connection)
         try:
-            async for text in connection:
-                for answer in session.answer(text if isinstance(text, str) else text.decode()):
-                    client.put(answer)
-        except ConnectionClosed:
-            pass
+            await self._listen_to(client)
         finally:
             self._clients.discard(client)
+            self.faults.connections.discard(connection)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("%s: %r", self.name, outcome)
 
-    async def _expect(self, client: Client) -> None:
-        """Close a connection that asks for nothing within the venue's time."""
-        if self._wire.SUBSCRIBE_WITHIN_S is not None:
-            await asyncio.sleep(self._wire.SUBSCRIBE_WITHIN_S)
-            if not client.session.subscribed:
-                await client.connection.close(1008, "no subscription")
+    async def _listen_to(self, client: Client) -> None:
+        """Answer requests, until the client goes or sends more of them than the venue bears."""
+        recent: deque[float] = deque(maxlen=self._timing.messages_per_s_max)
+        async for message in client.connection:
+            now = time.monotonic()
+            if len(recent) == recent.maxlen and now - recent[0] < 1:
+                await client.connection.close(1008, "Too many requests")
+                return
+            recent.append(now)
+            client.asked_at = now
+            client.put(client.session.answer(message if isinstance(message, str) else message.decode(errors="replace")))
 
     async def _send(self, client: Client) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
-                frame = await client.queue.get()
-                if self.faults.delay:
-                    await asyncio.sleep(self.faults.delay)
-                while self.faults.stalled:  # noqa: ASYNC110 -- a time, and nobody's event
-                    await asyncio.sleep(0.05)
-                if self.faults.garbage:
-                    self.faults.garbage -= 1
-                    frame = frame[: len(frame) // 2]
-                await client.connection.send(frame)
+                due, frame = await client.queue.get()
+                if due:
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await self.faults.flow()
+                try:
+                    async with asyncio.timeout(STUCK_S):
+                        await client.connection.send(frame)
+                except TimeoutError:
+                    client.connection.transport.abort()
+
+    async def _ping(self, connection: ServerConnection) -> None:
+        """Ping as often as the venue does, and close a connection that does not answer in its time."""
+        ping_s, unanswered = self._timing.ping_s, deque[tuple[float, asyncio.Future[float]]]()
+        with contextlib.suppress(ConnectionClosed):
+            while ping_s is not None:
+                await asyncio.sleep(ping_s)
+                if self.faults.lasts_s("stall"):
+                    continue
+                while unanswered and unanswered[0][1].done():
+                    unanswered.popleft()
+                now = time.monotonic()
+                if unanswered and now - unanswered[0][0] >= self._timing.pong_within_s:
+                    await connection.close(1008, "pong timeout")
+                waiter = await connection.ping(str(time.time_ns() // 1_000_000))
+                unanswered.append((now, asyncio.ensure_future(waiter)))
+
+    async def _expect(self, client: Client) -> None:
+        """Close a connection that asks for nothing within the venue's time."""
+        within_s = self._timing.subscribe_within_s
+        if within_s is not None:
+            await asyncio.sleep(within_s)
+            if not client.session.subscribed:
+                await client.connection.close(1008, "no subscription")
 
     async def _play(self, client: Client, replay: Replay) -> None:
         """Play the sessions to one client, from its first subscription on, with their own timing."""
-        while not client.session.subscribed:  # noqa: ASYNC110 -- sessions are plain objects
-            await asyncio.sleep(0.01)
+        while not client.session.subscribed or time.monotonic() - client.asked_at < SETTLED_S:  # noqa: ASYNC110 -- a time
+            await asyncio.sleep(SETTLED_S / 10)
+        client.playing = True
         started = time.monotonic()
-        for at_s, frame in replay.frames():
-            wanted = client.session.recorded(frame)
-            if wanted is None:
-                continue
-            wait_s = started + at_s - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            while client.queue.qsize() > REPLAY_AHEAD:  # noqa: ASYNC110 -- a queue tells no one of its length
-                await asyncio.sleep(0.001)
-            client.put(wanted)
-        if replay.loop:
-            while not client.queue.empty():  # noqa: ASYNC110 -- likewise
-                await asyncio.sleep(0.01)
-            await client.connection.close(AGAIN, "the session begins again")
+        try:
+            for at_s, frame in replay.frames(self._wire):
+                wait_s = started + at_s - time.monotonic()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                # A client that is slower than the replay's speed slows it down.
+                while client.queue.qsize() > REPLAY_AHEAD_MAX:  # noqa: ASYNC110 -- a queue tells nobody its length
+                    await asyncio.sleep(0.001)
+                wanted = client.session.recorded(frame)
+                if wanted is not None:
+                    client.put((wanted,))
+        except SessionError as error:
+            log.error("%s: the replay ends: %s", self.name, error)  # noqa: TRY400 -- the sentence says it all
+        client.playing = False
 
-    def tick(self, time_us: int) -> None:
-        """Let the synthetic market go one step on, and tell whoever listens."""
-        if self._drops < self.faults.drops:
-            self._drops = self.faults.drops
-            for client in list(self._clients):
-                client.connection.transport.abort()
-        if self._market is None or not self._clients:
-            return
-        for event in self._market.tick(time_us):
-            if isinstance(event, Traded) and self.faults.gaps:
-                self.faults.gaps -= 1
-                continue
-            for client in self._clients:
-                for frame in client.session.frames(event):
-                    client.put(frame)
 
-    def beat(self, time_us: int) -> None:
-        """Send the venue's heartbeats."""
-        for client in self._clients:
-            for frame in client.session.heartbeats(time_us):
-                client.put(frame)
-
-    async def run(self) -> None:
-        """Tick for ever."""
-        beat_at = 0.0
-        while True:
-            await asyncio.sleep(TICK_S if self._clients else TICK_S * 5)
-            self.tick(time.time_ns() // 1000)
-            if self._wire.HEARTBEAT_S is not None and time.monotonic() >= beat_at:
-                beat_at = time.monotonic() + self._wire.HEARTBEAT_S
-                self.beat(time.time_ns() // 1000)
+async def drive(market: Market, venues: Sequence[Venue]) -> None:
+    """Let the market tick while anybody listens, and send heartbeats each full second."""
+    tick_s = TICK_US / 1_000_000
+    due = time.monotonic()
+    second = 0
+    while True:
+        busy = any(venue.busy for venue in venues)
+        # What was missed while the machine stood still is not made up for.
+        due = max(due + (tick_s if busy else IDLE_S), time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
+        now_us = time.time_ns() // 1000
+        events = market.tick(now_us) if busy else []
+        for venue in venues:
+            venue.tell(event for event in events if event.product.venue == venue.name)
+            if now_us // 1_000_000 > second:
+                venue.beat(now_us)
+        second = now_us // 1_000_000

@@ -89,7 +89,7 @@ class Binance:
             return (unknown(f"stream {envelope.stream} was not asked for", frame),)
         if envelope.msg is not None:
             return (VenueError(f"code {envelope.code}: {envelope.msg}"),)
-        if envelope.result == b"null":
+        if bytes(envelope.result) == b"null":
             return (Acknowledged(),)
         return (unknown("no stream, answer or notice", frame),)
 
