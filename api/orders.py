@@ -12,6 +12,7 @@ from api import cursors
 from api.legacy import ended_message
 from api.parsing import read_object
 from api.placing import Ticket, read_ticket
+from api.prices import look
 from api.problems import ProblemError, bad_field, not_found
 from api.schemas import LimitOrder, order_json, split_json
 from api.services import Services, services, signed_in
@@ -19,8 +20,9 @@ from models.bus.wakeups import new_task_id
 from models.domain.decimals import plain
 from models.domain.identifiers import uuid7
 from models.domain.instruments import UnknownSymbolError
-from models.domain.orders import OrderState, TimeInForce
+from models.domain.orders import OrderState, Side, TimeInForce
 from models.domain.shards import shard_of
+from models.domain.waiting import Offer, waiting_reason
 from models.store.events import rfc3339
 from models.store.orders import (
     Accepted,
@@ -34,7 +36,7 @@ from models.store.orders import (
     splits_of,
 )
 from models.store.owners import Owner
-from models.store.rows import OrderRow
+from models.store.rows import OrderRow, SplitRow
 
 router = APIRouter(tags=["orders"])
 
@@ -178,14 +180,38 @@ def _read_one(made: Services, order_id: str) -> OrderRow:
 
 
 @router.get("/orders/{order_id}")
-def read(order_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
-    """Return an order with its splits, each with the quote that it came from."""
-    with services(request).database.read() as connection:
-        row = order_by_id(connection, owner.id, order_id)
-        if row is None:
-            raise not_found("order", order_id)
-        splits = splits_of(connection, row.seq)
-    return JSONResponse({**order_json(row), "splits": [split_json(split) for split in splits]})
+async def read(order_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Return an order with its splits, each with the quote that it came from; an open one says why it waits."""
+    made = services(request)
+
+    def look_up() -> tuple[OrderRow, list[SplitRow]]:
+        with made.database.read() as connection:
+            row = order_by_id(connection, owner.id, order_id)
+            if row is None:
+                raise not_found("order", order_id)
+            return row, splits_of(connection, row.seq)
+
+    row, splits = await run_in_threadpool(look_up)
+    shown = order_json(row)
+    if row.state is OrderState.WORKING:
+        shown["reason"] = await _waiting(made, row)
+    return JSONResponse({**shown, "splits": [split_json(split) for split in splits]})
+
+
+async def _waiting(made: Services, row: OrderRow) -> str | None:
+    """Return why a working order waits, or None while prices cannot be read."""
+    instrument = made.instruments[row.symbol]
+    try:
+        seen = await look(made, instrument)
+    except ProblemError:
+        return None
+    offers = []
+    for venue in row.venues or sorted(instrument.venues):
+        latest = seen.latest.get(venue)
+        price = None if latest is None else latest.bid if row.side is Side.SELL else latest.ask
+        live, enabled = bool(latest and latest.live), seen.enabled.get(venue, False)
+        offers.append(Offer(price, live=live, enabled=enabled, connected=seen.connected(venue)))
+    return waiting_reason(row.side, row.price, offers).value
 
 
 @router.get("/orders")

@@ -41,7 +41,8 @@ class Seen:
         return bool(state and state.connected_since_us and self.now_us - state.marked_us <= self.silence_us)
 
 
-async def _look(made: Services, instrument: Instrument) -> Seen:
+async def look(made: Services, instrument: Instrument) -> Seen:
+    """Return what is known of a pair now. Raises ProblemError while prices cannot be read."""
     try:
         pipeline = made.bus.pipeline(transaction=False)
         pipeline.hgetall(latest_key(instrument.symbol))
@@ -68,7 +69,7 @@ async def average(pair: str, request: Request) -> Response:
     except UnknownSymbolError as error:
         return price_error(404, f"Invalid pair {pair}", near=error.near)
     try:
-        seen = await _look(made, instrument)
+        seen = await look(made, instrument)
     except ProblemError as error:
         return price_error(503, error.detail)
     sources = []
@@ -102,7 +103,7 @@ async def quotes(pair: str, request: Request) -> Response:
         instrument = made.instruments.resolve(pair)
     except UnknownSymbolError as error:
         raise ProblemError(404, "Not found", str(error), near=error.near) from error
-    seen = await _look(made, instrument)
+    seen = await look(made, instrument)
     venues = [
         _quote_json(product.venue, product.id, seen)
         for product in sorted(instrument.products, key=lambda product: product.venue)

@@ -18,6 +18,7 @@ from models.domain.instruments import Instrument, Instruments
 from models.domain.ledger import Ledger
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
 from models.domain.quotes import BusItem, Mark, Quote
+from models.domain.waiting import nearest
 
 OUTCOMES_MAX = 500
 
@@ -494,8 +495,7 @@ class Book:
             return None
         symbol = self._symbols[resting.order.symbol]
         allowed = resting.order.venues or symbol.instrument.venues
-        reasons = {self._reason(resting, product) for product in symbol.products if product.venue.name in allowed}
-        return next(reason for reason in _WAIT_ORDER if reason in reasons)
+        return nearest(self._reason(resting, product) for product in symbol.products if product.venue.name in allowed)
 
     def _reason(self, resting: _Resting, product: _Product) -> Reason:
         if not product.venue.enabled:
@@ -509,17 +509,6 @@ class Book:
         if not _crosses(resting, product):
             return Reason.OUTSIDE_LIMIT
         return Reason.TAKEN_BY_OTHERS
-
-
-# The reason nearest to a fill is the one that is told.
-_WAIT_ORDER = (
-    Reason.TAKEN_BY_OTHERS,
-    Reason.OUTSIDE_LIMIT,
-    Reason.NOT_LIVE,
-    Reason.VENUE_STALE,
-    Reason.VENUE_DISABLED,
-    Reason.NO_QUOTE_YET,
-)
 
 
 def _gone(order: Order) -> tuple[OrderState, Reason]:
