@@ -20,10 +20,11 @@ import structlog
 from models.bus import hints
 from models.bus.client import BusUnavailableError
 from models.bus.quotes import QuoteReader
-from models.domain.book import Book, StepResult, VenueSwitch
+from models.domain.book import Book
 from models.domain.instruments import Instruments
 from models.domain.journal import entry
 from models.domain.orders import Order
+from models.domain.outcomes import StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Market
 from models.store import book as stored
 from models.store.database import Database

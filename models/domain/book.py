@@ -17,69 +17,11 @@ from models.domain.decimals import EXACT
 from models.domain.instruments import Instrument, Instruments
 from models.domain.ledger import Ledger
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
+from models.domain.outcomes import Level, Outcome, Split, StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 from models.domain.waiting import nearest
 
 OUTCOMES_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class VenueSwitch:
-    """A venue was switched on or off."""
-
-    venue: str
-    enabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A part of an order that was filled, and the quote that it came from.
-
-    `shown` is what the level showed, `taken_before` what had been taken from it before this split.
-    """
-
-    venue: str
-    product_id: str
-    side: Side
-    price: Decimal
-    size: Decimal
-    token: int
-    quote_number: int
-    shown: Decimal
-    taken_before: Decimal
-    exchange_time_us: int | None
-    received_time_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one step did to one order. `order` is as it was before; `reason` says why it ended unfilled."""
-
-    order: Order
-    state: OrderState
-    reason: Reason | None
-    splits: tuple[Split, ...]
-    time_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What was taken from a level, seen from the side of the orders that take it; 0: forget it."""
-
-    venue: str
-    product_id: str
-    side: Side
-    price: Decimal
-    taken: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Outcomes in book order, levels changed since the last result, and whether work is left."""
-
-    outcomes: list[Outcome]
-    levels: list[Level]
-    more: bool
 
 
 class _Resting:

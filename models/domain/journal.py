@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from models.domain.book import VenueSwitch
 from models.domain.decimals import plain
 from models.domain.orders import Order, OrderState, Side, TimeInForce
+from models.domain.outcomes import VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from models.domain.book import Level
 from models.domain.orders import Order, OrderState, Side
+from models.domain.outcomes import Level
 from models.store.rows import domain_order, order_row
 from models.store.tables import levels, orders
 from models.store.venues import switches

@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.domain.book import Level, Outcome, Split
 from models.domain.decimals import EXACT, plain
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import OrderState, check_transition, job_state_of
+from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
 from models.store.database import Database
 from models.store.events import NewEvent, append

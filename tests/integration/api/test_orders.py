@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from models.bus.names import orders_queue
-from models.domain.book import Outcome, Split
 from models.domain.orders import OrderState, Reason, Side
+from models.domain.outcomes import Outcome, Split
 from models.domain.quotes import Market
 from models.settings import Settings
 from models.store import book as stored

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.domain.book import Outcome, Split
 from models.domain.events import EventType
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
+from models.domain.outcomes import Outcome, Split
 from models.domain.quotes import Market
 from models.store.events import EventRow, NewEvent, as_message
 from models.store.orders import NewOrder, _accepted_event

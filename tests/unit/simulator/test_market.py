@@ -5,9 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from models.domain.book import Book, Split
+from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS
 from models.domain.orders import Order, OrderState, Side, TimeInForce
+from models.domain.outcomes import Split
 from models.domain.quotes import BusItem, Mark, Quote
 from simulator.market import TICK_US, BookChanged, Event, Market, Traded
 

@@ -5,9 +5,9 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from models.domain.book import Outcome, Split
 from models.domain.identifiers import uuid7
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
+from models.domain.outcomes import Outcome, Split
 from models.store.book import queued
 from models.store.database import Database
 from models.store.orders import Accepted, NewOrder, accept

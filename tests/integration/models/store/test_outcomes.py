@@ -3,8 +3,8 @@ from threading import Barrier, Thread
 
 import pytest
 
-from models.domain.book import Level, Outcome
 from models.domain.orders import IllegalTransitionError, JobState, Order, OrderState, Reason, Side
+from models.domain.outcomes import Level, Outcome
 from models.domain.quotes import Market
 from models.store.book import load, queued
 from models.store.database import Database

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.domain.book import Book, Level, StepResult, VenueSwitch
+from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS
 from models.domain.journal import entry, read
 from models.domain.ledger import Ledger
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
+from models.domain.outcomes import Level, StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 from tests.oracle import expected
 from tests.unit.models.domain.forgetful import ForgetfulLedger
