@@ -64,8 +64,14 @@ class Listener:
         self._client = socketio.Client()
         self._client.on("*", lambda _event, message: self.messages.append(message))
         self._client.on("ready", lambda _message: self.ready.set())
-        self._client.connect(system.notifier, auth={"token": system.token, "last_seq": 0}, transports=["websocket"])
+        self._token = system.token
+        self._client.connect(system.notifier, auth=self._auth, transports=["websocket"])
         assert self.ready.wait(10)
+
+    def _auth(self) -> dict[str, Any]:
+        """Sign in with the cursor, so that a reconnection on a busy machine resumes where it was."""
+        seen = [message["seq"] for message in self.messages if "seq" in message]
+        return {"token": self._token, "last_seq": seen[-1] if seen else 0}
 
     def close(self) -> None:
         self._client.disconnect()
