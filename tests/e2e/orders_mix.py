@@ -85,5 +85,6 @@ def mix() -> Iterator[Placed]:
     for number in range(PER_CLASS):
         for intent in CLASSES:
             yield _order(intent, number)
+        yield _order("one_quote", number + 1)
         yield _order("partly_then_expired", number + 1)
         yield _order("ioc_remainder", number + 1)

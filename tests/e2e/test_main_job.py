@@ -34,7 +34,7 @@ from tests.services import MARKET_DATA, ROOT, market_data
 
 RECORDING = "binance_spot_btcusdt_2024-08-08.raw.gz"
 SPEED = 10
-PLACED_PER_S = 16
+PLACED_PER_S = 17
 ENDED = {"filled", "expired", "cancelled", "rejected"}
 CLASS_MIN = 30
 SILENCE_US = 3_000_000
