@@ -2,9 +2,11 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -14,7 +16,8 @@ import typer
 from models.settings import Settings
 
 TIMEOUT_S = 40
-INTERRUPTED = 130
+
+Incoming = tuple[str, dict[str, Any]]
 
 
 def fail(sentence: str) -> NoReturn:
@@ -82,18 +85,43 @@ def remote() -> Remote:
     )
 
 
+class _InOrder:
+    """Hands events on in the order of their numbers, which have no gaps.
+
+    Python's client gives each packet a thread of its own, and they may overtake one another.
+    """
+
+    def __init__(self, incoming: "Queue[Incoming]", last_seq: int | None) -> None:
+        self._incoming = incoming
+        self._next = None if last_seq is None else last_seq + 1
+        self._early: dict[int, Incoming] = {}
+        self._lock = threading.Lock()
+
+    def put(self, name: str, message: dict[str, Any]) -> None:
+        with self._lock:
+            if name == "resync":
+                self._next = None
+            elif name == "ready" and self._next is None:
+                self._next = message["last_seq"] + 1
+            if "seq" in message:
+                self._early[message["seq"]] = (name, message)
+            else:
+                self._incoming.put((name, message))
+            while self._next is not None and (found := self._early.pop(self._next, None)):
+                self._incoming.put(found)
+                self._next += 1
+
+
 @contextmanager
 def listening(found: Remote, last_seq: Callable[[], int | None], *, ready: bool = True) -> Iterator[Any]:
     """Yield a queue of the events as they come: (name, message). It reconnects with the cursor by itself."""
-    import queue  # noqa: PLC0415 -- only who listens pays for it
-
-    import socketio  # noqa: PLC0415 -- likewise
+    import socketio  # noqa: PLC0415 -- only who listens pays for it
 
     if not found.token:
         fail("there is no token: set CROSSFILL_TOKEN, or run it where .crossfill/token is")
-    incoming: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+    incoming: Queue[Incoming] = Queue()
     client = socketio.Client(reconnection_delay_max=5)
-    client.on("*", lambda name, message: incoming.put((name, message)))
+    client.on("*", _InOrder(incoming, last_seq()).put)
     client.on("connect_error", lambda reason: incoming.put(("refused", {"reason": reason})))
 
     def auth() -> dict[str, Any]:
@@ -105,7 +133,7 @@ def listening(found: Remote, last_seq: Callable[[], int | None], *, ready: bool 
         if ready:
             while incoming.get(timeout=10)[0] != "ready":
                 pass
-    except (socketio.exceptions.ConnectionError, queue.Empty) as error:
+    except (socketio.exceptions.ConnectionError, Empty) as error:
         client.disconnect()
         reasons = [message["reason"] for name, message in list(incoming.queue) if name == "refused"]
         said = reasons[-1].get("message", error) if reasons and isinstance(reasons[-1], dict) else error

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,11 @@ class Run:
 
 
 class Listener:
-    """A Socket.IO client that keeps every message in the order in which it came."""
+    """A Socket.IO client that keeps every message.
+
+    Python's client gives each packet a thread of its own, which may overtake one another, so messages
+    are put in the order of their numbers. That they arrive in it is seen by the JavaScript client.
+    """
 
     def __init__(self, system: System) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -70,8 +75,7 @@ class Listener:
 
     def _auth(self) -> dict[str, Any]:
         """Sign in with the cursor, so that a reconnection on a busy machine resumes where it was."""
-        seen = [message["seq"] for message in self.messages if "seq" in message]
-        return {"token": self._token, "last_seq": seen[-1] if seen else 0}
+        return {"token": self._token, "last_seq": max((message.get("seq", 0) for message in self.messages), default=0)}
 
     def close(self) -> None:
         self._client.disconnect()
@@ -184,7 +188,7 @@ def run(session: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
     journal = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     largest = max(max(Decimal(quote["B"]), Decimal(quote["A"])) for quote in _quotes_of(path))
     ended = {order_id: Ended(order, splits[order_id]) for order_id, order in orders.items()}
-    told = [message for message in listener.messages if "seq" in message]
+    told = sorted((message for message in listener.messages if "seq" in message), key=itemgetter("seq"))
     return Run(path, folder / "home", posted, ended, told, events, journal, exit_status, largest)
 
 

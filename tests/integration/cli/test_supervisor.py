@@ -175,6 +175,7 @@ def test_the_next_supervisor_ends_what_a_killed_one_and_its_killed_reaper_left(r
     process = run.start({"second": PATIENT})
     run.says("THE SCREEN")
     (pid,) = run.pids()
+    process.send_signal(signal.SIGSTOP)  # it shall not see its reaper die and do something about it
     for child in psutil.Process(process.pid).children():
         if child.pid != pid:
             child.kill()

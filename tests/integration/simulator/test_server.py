@@ -67,6 +67,7 @@ class Socket:
 
     def __exit__(self, *_: object) -> None:
         self.raw.close()
+        self.raw.shutdown()  # type: ignore[no-untyped-call] # close() leaves the socket of a broken connection
 
 
 def test_binance_wraps_payloads_in_the_combined_form(ports: dict[str, int]) -> None:
@@ -217,7 +218,8 @@ def test_faults_on_demand(ports: dict[str, int]) -> None:
     ):
         websocket.create_connection(url, socket=plain)
     time.sleep(1.1)
-    Socket(ports["binance"], "/ws").raw.close()
+    with Socket(ports["binance"], "/ws"):
+        pass
 
 
 def test_a_replay_is_the_recording(recordings: Path) -> None:
