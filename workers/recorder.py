@@ -24,8 +24,8 @@ class RecordError(CrossfillError):
 def record(venue: str, pairs: Sequence[str], duration_s: float, out: Path) -> Path:
     """Record a venue's frames for some seconds and return the session's file.
 
-    Raises RecordError for a venue or pair that cannot be read and where the connection fails,
-    UnknownSymbolError for a pair that nobody knows.
+    Raises RecordError for a venue or pair that cannot be read and where the connection fails (what
+    came before a later failure is kept), UnknownSymbolError for a pair that nobody knows.
     """
     if venue not in PROTOCOLS:
         raise RecordError(f"unknown venue {venue!r}; one of {', '.join(PROTOCOLS)}")
@@ -38,13 +38,14 @@ def record(venue: str, pairs: Sequence[str], duration_s: float, out: Path) -> Pa
     out.mkdir(parents=True, exist_ok=True)
     started = time.time_ns()
     sent = list(protocol.subscribe_frames())
+    count, problem = 0, None
     try:
         connection = websocket.create_connection(protocol.url(), timeout=CONNECT_TIMEOUT_S)
         try:
             for frame in sent:
                 connection.send(frame)
             connection.settimeout(RECEIVE_TIMEOUT_S)
-            count = _write(connection, file, time.monotonic() + duration_s)
+            count, problem = _write(connection, file, time.monotonic() + duration_s)
         finally:
             connection.close()
     except (websocket.WebSocketException, OSError) as error:
@@ -58,6 +59,8 @@ def record(venue: str, pairs: Sequence[str], duration_s: float, out: Path) -> Pa
         "frames": count,
     }
     file.with_name(f"{venue}_{stamp}.meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    if problem is not None:
+        raise RecordError(f"the connection broke after {count} frames, which are in {file}: {problem}") from problem
     return file
 
 
@@ -71,7 +74,8 @@ def _product(venue: str, pair: str) -> str:
     )
 
 
-def _write(connection: websocket.WebSocket, file: Path, until: float) -> int:
+def _write(connection: websocket.WebSocket, file: Path, until: float) -> tuple[int, Exception | None]:
+    """Write what comes; return the number of frames, and what ended it before its time."""
     count = 0
     with gzip.open(file, "wt") as lines:
         while time.monotonic() < until:
@@ -79,8 +83,10 @@ def _write(connection: websocket.WebSocket, file: Path, until: float) -> int:
                 frame = connection.recv()
             except websocket.WebSocketTimeoutException:
                 continue
+            except (websocket.WebSocketException, OSError) as error:
+                return count, error
             if frame:
                 text = frame if isinstance(frame, str) else frame.decode()
                 lines.write(json.dumps({"t": time.time_ns(), "f": text}) + "\n")
                 count += 1
-    return count
+    return count, None
