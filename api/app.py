@@ -9,8 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import health, jobs, orders, prices, problems
+from api import averages, health, jobs, orders, prices, problems, venues
 from api.committing import Announcer, Committer
+from api.market import Market
 from api.services import Services
 from api.waiting import Waiters
 from models.bus.client import connect_async
@@ -28,15 +29,17 @@ def bootstrap(settings: Settings) -> Services:
     with database.read() as connection:
         shards = shards_count(connection)
     announcer = Announcer(settings.broker, settings.bus)
+    bus = connect_async(settings.bus, timeout_s=2)
     return Services(
         settings=settings,
         instruments=INSTRUMENTS,
         database=database,
         shards=shards,
-        bus=connect_async(settings.bus, timeout_s=2),
+        bus=bus,
         announcer=announcer,
         committer=Committer(database, announcer, settings.accept_queue_max),
         waiters=Waiters(database, settings.bus, settings.waiters_max),
+        market=Market(bus, database, int(settings.silence_s * 1e6)),
     )
 
 
@@ -60,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, prices, health):
+    for room in (orders, jobs, averages, prices, venues, health):
         app.include_router(room.router)
     app.add_exception_handler(problems.ProblemError, problems.on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)

@@ -130,17 +130,19 @@ class Announcer:
         self._bus = connect(bus_url, timeout_s=1)
         self._tasks: dict[int, str] = {}
         self._owners: set[str] = set()
+        self._job_task_id: str | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._hint_after = 0.0
         self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
         self._thread.start()
 
-    def announce(self, tasks: dict[int, str], owners: set[str]) -> None:
-        """Wake shards and hint owners soon."""
+    def announce(self, tasks: dict[int, str], owners: set[str], job_task_id: str | None = None) -> None:
+        """Wake shards (or a worker for jobs) and hint owners soon."""
         with self._changed:
             self._tasks.update(tasks)
             self._owners |= owners
+            self._job_task_id = job_task_id or self._job_task_id
             self._changed.notify()
 
     def close(self) -> None:
@@ -155,14 +157,14 @@ class Announcer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._tasks and not self._owners and not self._closing:
+                while not self._tasks and not self._owners and not self._job_task_id and not self._closing:
                     self._changed.wait()
-                tasks, owners = self._tasks, self._owners
-                self._tasks, self._owners = {}, set()
-                if self._closing and not tasks and not owners:
+                tasks, owners, job_task_id = self._tasks, self._owners, self._job_task_id
+                self._tasks, self._owners, self._job_task_id = {}, set(), None
+                if self._closing and not tasks and not owners and not job_task_id:
                     return
-            if tasks:
-                self._wakeups.publish(tasks)
+            if tasks or job_task_id:
+                self._wakeups.publish(tasks, job_task_id)
             if owners and time.monotonic() >= self._hint_after:
                 try:
                     hints.publish(self._bus, owners)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from api import cursors
 from api.problems import not_found
 from api.schemas import job_json, order_json
-from api.services import services, signed_in
+from api.services import flower_url, services, signed_in
 from models.domain.orders import JobState
 from models.store.events import as_message, events_after
 from models.store.jobs import job_by_id, list_jobs
@@ -16,11 +16,6 @@ from models.store.orders import order_of_job
 from models.store.owners import Owner
 
 router = APIRouter(tags=["jobs"])
-
-
-def _flower(request: Request) -> str:
-    settings = services(request).settings
-    return f"http://{settings.host}:{settings.flower_port}"
 
 
 @router.get("/jobs/{job_id}")
@@ -32,7 +27,7 @@ def read(job_id: str, request: Request, owner: Annotated[Owner, Depends(signed_i
             raise not_found("job", job_id)
         order = order_of_job(connection, owner.id, job_id)
     carried = {"order": order_json(order)} if order is not None else {}
-    return JSONResponse({**job_json(row, _flower(request)), **carried})
+    return JSONResponse({**job_json(row, flower_url(services(request))), **carried})
 
 
 @router.get("/jobs")
@@ -47,7 +42,9 @@ def read_all(
     with services(request).database.read() as connection:
         rows = list_jobs(connection, owner.id, state=state, before_id=cursors.decode(cursor), limit=limit + 1)
     headers = cursors.next_link(request, cursors.encode(rows[limit - 1].id)) if len(rows) > limit else {}
-    return JSONResponse({"jobs": [job_json(row, _flower(request)) for row in rows[:limit]]}, headers=headers)
+    return JSONResponse(
+        {"jobs": [job_json(row, flower_url(services(request))) for row in rows[:limit]]}, headers=headers
+    )
 
 
 @router.get("/events")

@@ -12,10 +12,9 @@ from api import cursors
 from api.legacy import ended_message
 from api.parsing import read_object
 from api.placing import Ticket, read_ticket
-from api.prices import look
-from api.problems import ProblemError, bad_field, not_found
+from api.problems import ProblemError, bad_field, key_reused, not_found
 from api.schemas import LimitOrder, order_json, split_json
-from api.services import Services, services, signed_in
+from api.services import Services, idempotency_key, services, signed_in
 from models.bus.wakeups import new_task_id
 from models.domain.decimals import plain
 from models.domain.identifiers import uuid7
@@ -40,7 +39,6 @@ from models.store.rows import OrderRow, SplitRow
 
 router = APIRouter(tags=["orders"])
 
-KEY_MAX = 255
 WAIT_S_MAX = 30
 WAIT_MARGIN_S = 0.5
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", re.IGNORECASE)
@@ -50,19 +48,6 @@ def _wait_s(request: Request) -> int | None:
     """Return N of `Prefer: wait=N` (RFC 7240, section 4.3), at most WAIT_S_MAX; None without it."""
     match = _WAIT.search(request.headers.get("prefer", ""))
     return min(int(match[1]), WAIT_S_MAX) if match else None
-
-
-def _key(request: Request) -> str | None:
-    """Return the Idempotency-Key, quoted or bare, which are the same key."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    key = key.strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':  # noqa: PLR2004 -- a pair of quotes
-        key = key[1:-1]
-    if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
-        raise bad_field("Idempotency-Key", f"must have 1 to {KEY_MAX} printable characters")
-    return key
 
 
 def _deadline_us(ticket: Ticket, now_us: int, wait_s: int | None, default_us: int) -> int | None:
@@ -83,7 +68,7 @@ def _deadline_us(ticket: Ticket, now_us: int, wait_s: int | None, default_us: in
 async def _store(
     request: Request, made: Services, owner: Owner, ticket: Ticket, wait_s: int | None
 ) -> tuple[Accepted, NewOrder]:
-    key = _key(request)
+    key = idempotency_key(request)
     now_us = time.time_ns() // 1000
     default_us = int(made.settings.order_timeout.total_seconds() * 1e6)
     shard = shard_of(ticket.instrument.symbol, made.shards)
@@ -108,12 +93,7 @@ async def _store(
     try:
         return await made.committer.store(order), order
     except KeyReusedError as error:
-        raise ProblemError(
-            422,
-            "The Idempotency-Key was used before",
-            f"{error}; take a new key for a new order",
-            fields=[{"field": "Idempotency-Key", "problem": "was used with another body"}],
-        ) from error
+        raise key_reused(error) from error
     except ClientOrderIdTakenError as error:
         raise bad_field("client_order_id", f"is taken by order {error.order_id}", order_id=error.order_id) from error
 
@@ -202,14 +182,14 @@ async def _waiting(made: Services, row: OrderRow) -> str | None:
     """Return why a working order waits, or None while prices cannot be read."""
     instrument = made.instruments[row.symbol]
     try:
-        seen = await look(made, instrument)
+        seen = await made.market.look(instrument)
     except ProblemError:
         return None
     offers = []
     for venue in row.venues or sorted(instrument.venues):
         latest = seen.latest.get(venue)
         price = None if latest is None else latest.bid if row.side is Side.SELL else latest.ask
-        live, enabled = bool(latest and latest.live), seen.enabled.get(venue, False)
+        live, enabled = bool(latest and latest.live), seen.enabled.get(venue, True)
         offers.append(Offer(price, live=live, enabled=enabled, connected=seen.connected(venue)))
     return waiting_reason(row.side, row.price, offers).value
 

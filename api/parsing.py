@@ -3,7 +3,8 @@
 import json
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Any, NoReturn
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
 
 from starlette.requests import Request
 
@@ -11,6 +12,7 @@ from api.problems import ProblemError, bad_field
 
 DIGITS_MAX = 60  # in a number's text; whatever is longer is no price
 EXPONENT_MAX = 40
+Word = TypeVar("Word", bound=StrEnum)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -88,3 +90,12 @@ def text(field: str, value: object, length_max: int) -> str:
     if not 1 <= len(value) <= length_max or not value.isprintable():
         raise bad_field(field, f"must have 1 to {length_max} printable characters")
     return str(value)
+
+
+def word(field: str, value: object, words: type[Word]) -> Word:
+    """Return one of some words. Raises ProblemError, which lists them."""
+    try:
+        return words(str(value))
+    except ValueError as error:
+        allowed = [each.value for each in words]
+        raise bad_field(field, f"{value!r} is unknown; one of {', '.join(allowed)}", allowed=allowed) from error

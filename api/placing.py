@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from api.parsing import number, text
+from api.parsing import number, text, word
 from api.problems import bad_field
 from models.domain.decimals import plain
 from models.domain.instruments import Instrument, Instruments, StepError, UnknownSymbolError
@@ -19,8 +18,6 @@ FIELDS = ("symbol", "order_size", "price", "side", "venues", "time_in_force", "t
 REQUIRED = ("symbol", "order_size", "price")
 CLIENT_ORDER_ID_MAX = 64
 TIMEOUT_S_MAX = 86_400
-
-Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def read_ticket(body: Mapping[str, Any], instruments: Instruments) -> Ticket:
         instrument = instruments.resolve(text("symbol", body["symbol"], 32))
     except UnknownSymbolError as error:
         raise bad_field("symbol", str(error), near=error.near) from error
-    time_in_force = _word("time_in_force", body.get("time_in_force") or TimeInForce.GTD, TimeInForce)
+    time_in_force = word("time_in_force", body.get("time_in_force") or TimeInForce.GTD, TimeInForce)
     size, price = number("order_size", body["order_size"]), number("price", body["price"])
     try:
         instrument.scale_size(size)
@@ -66,7 +63,7 @@ def read_ticket(body: Mapping[str, Any], instruments: Instruments) -> Ticket:
     return Ticket(
         instrument=instrument,
         # Left out it sells, as this endpoint always did.
-        side=_word("side", body.get("side") or Side.SELL, Side),
+        side=word("side", body.get("side") or Side.SELL, Side),
         size=size,
         price=price,
         venues=_venues(body.get("venues"), instrument),
@@ -76,14 +73,6 @@ def read_ticket(body: Mapping[str, Any], instruments: Instruments) -> Ticket:
         if client_order_id is None
         else text("client_order_id", client_order_id, CLIENT_ORDER_ID_MAX),
     )
-
-
-def _word(field: str, value: object, words: type[Word]) -> Word:
-    try:
-        return words(str(value))
-    except ValueError as error:
-        allowed = [word.value for word in words]
-        raise bad_field(field, f"{value!r} is unknown; one of {', '.join(allowed)}", allowed=allowed) from error
 
 
 def _venues(value: object, instrument: Instrument) -> tuple[str, ...] | None:

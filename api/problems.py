@@ -45,6 +45,16 @@ def bad_field(field: str, problem: str, **more: Any) -> ProblemError:  # noqa: A
     )
 
 
+def key_reused(error: CrossfillError) -> ProblemError:
+    """Return the problem of a key that was used with another body."""
+    return ProblemError(
+        422,
+        "The Idempotency-Key was used before",
+        f"{error}; take a new key for a new request",
+        fields=[{"field": "Idempotency-Key", "problem": "was used with another body"}],
+    )
+
+
 def not_found(what: str, name: str) -> ProblemError:
     """Return the problem of an id that is not there, or is somebody else's."""
     return ProblemError(404, "Not found", f"there is no {what} {name!r}")

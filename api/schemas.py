@@ -1,11 +1,14 @@
 """What answers look like. Prices and sizes are texts, times RFC 3339 in UTC; JSON numbers would lose digits."""
 
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.domain.averages import Method
 from models.domain.decimals import plain
 from models.domain.orders import OrderState, Reason
+from models.domain.sources import Consolidated, Input, Source
 from models.store.events import rfc3339
 from models.store.rows import JobRow, OrderRow, SplitRow
 
@@ -23,6 +26,21 @@ class LimitOrder(BaseModel):
     time_in_force: str = Field(default="GTD", examples=["GTD", "GTC", "IOC", "FOK"])
     timeout_s: str | float | None = Field(default=None, examples=[30])
     client_order_id: str | None = None
+
+
+class AverageRequest(BaseModel):
+    """The body of POST /prices/average: one `pair`, or `pairs` for one job with parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair: str | None = Field(default=None, examples=["BTC-USDT"])
+    pairs: list[str] | None = None
+    method: Method = Method.CLAMPED_MEAN
+    input: Input = Input.MID
+    venues: list[str] | None = Field(default=None, examples=[["binance", "okx"]])
+    min_sources: int | None = None
+    window_s: str | float = Field(examples=[60])
+    start: str = Field(default="now", examples=["now", "2026-11-21T12:00:00Z"])
 
 
 def order_json(row: OrderRow) -> dict[str, Any]:
@@ -70,6 +88,44 @@ def split_json(row: SplitRow) -> dict[str, Any]:
     }
 
 
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else plain(value)
+
+
+def _ms(value_us: int | None) -> int | None:
+    return None if value_us is None else value_us // 1000
+
+
+def source_json(source: Source) -> dict[str, Any]:
+    """Return a venue's part in a consolidated price; `reason` is null where it counts."""
+    seen = source.seen
+    shown: dict[str, Any] = {
+        "venue": seen.venue,
+        "product_id": seen.product_id,
+        "raw_price": _text(seen.price),
+        "adjusted_price": _text(source.adjusted_price),
+        "quote_age_ms": _ms(seen.quote_age_us),
+        "connection_age_ms": _ms(seen.connection_age_us),
+        "weight": plain(source.weight.normalize()),
+        "reason": source.reason,
+    }
+    if seen.convert_by is not None:
+        price = None if seen.conversion is None else plain(seen.conversion.price)
+        shown["conversion"] = {"pair": seen.convert_by, "price": price}
+    return shown
+
+
+def consolidated_json(answer: Consolidated) -> dict[str, Any]:
+    """Return a consolidated price with its sources; where it is withheld, `value` is null and `problem` says why."""
+    shown: dict[str, Any] = {
+        "value": _text(answer.value),
+        "sources": [source_json(source) for source in answer.sources],
+    }
+    if answer.confidence is not None:
+        shown["confidence"] = plain(answer.confidence)
+    return shown if answer.problem is None else {**shown, "problem": answer.problem}
+
+
 def job_json(row: JobRow, flower_url: str) -> dict[str, Any]:
     """Return a job, with a link to the Celery task that carried it (Flower's memory is short)."""
     return {
@@ -78,7 +134,9 @@ def job_json(row: JobRow, flower_url: str) -> dict[str, Any]:
         "state": row.state.value,
         "created": rfc3339(row.created_us),
         "ended": rfc3339(row.ended_us),
+        "due": rfc3339(row.due_us),
         "payload": row.payload,
+        "progress": row.progress,
         "result": row.result,
         "error": row.error,
         "task_id": row.task_id,

@@ -8,7 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.committing import Announcer, Committer
-from api.problems import ProblemError, unavailable
+from api.market import Market
+from api.problems import ProblemError, bad_field, unavailable
 from api.waiting import Waiters
 from models.domain.instruments import Instruments
 from models.settings import Settings
@@ -17,6 +18,8 @@ from models.store.owners import Owner, owner_of_token
 
 TOKEN_KEPT_S = 5.0
 TOKENS_MAX = 10_000
+ADMIN = "admin"  # the role
+KEY_MAX = 255
 
 
 @dataclass
@@ -31,7 +34,18 @@ class Services:
     announcer: Announcer
     committer: Committer
     waiters: Waiters
+    market: Market
     _tokens: dict[str, tuple[float, Owner]] = field(default_factory=dict)
+
+    @property
+    def silence_us(self) -> int:
+        """For how long a collector is believed after its last mark."""
+        return int(self.settings.silence_s * 1e6)
+
+    @staticmethod
+    def now_us() -> int:
+        """Return the time in microseconds since the epoch."""
+        return time.time_ns() // 1000
 
     async def owner_of(self, token: str) -> Owner | None:
         """Return whose token this is; what the database said is kept for some seconds."""
@@ -70,3 +84,29 @@ async def signed_in(request: Request) -> Owner:
     else:
         detail = "give a token: `Authorization: Bearer TOKEN`; with `make run` it is in .crossfill/token"
     raise ProblemError(401, "Who is asking?", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+async def admin(request: Request) -> Owner:
+    """Return who asks, where that is an admin. Raises ProblemError with 401 or 403."""
+    owner = await signed_in(request)
+    if owner.role != ADMIN:
+        raise ProblemError(403, "Not allowed", "only an admin may do this")
+    return owner
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key, quoted or bare, which are the same key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    key = key.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':  # noqa: PLR2004 -- a pair of quotes
+        key = key[1:-1]
+    if not 1 <= len(key) <= KEY_MAX or not key.isprintable():
+        raise bad_field("Idempotency-Key", f"must have 1 to {KEY_MAX} printable characters")
+    return key
+
+
+def flower_url(made: Services) -> str:
+    """Return where Flower is."""
+    return f"http://{made.settings.host}:{made.settings.flower_port}"

@@ -1,38 +1,174 @@
-"""`crossfill price` and `watch`."""
+"""`crossfill price`, `average` and `watch`."""
 
 import json
 import time
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import typer
 
-from cli.remote import remote
+from cli.remote import fail, remote
 
 REFRESH_S = 0.5
+POLL_S = 1.0
+ALL = "all"
+
+Pair = Annotated[str, typer.Argument(help="The pair, as LTCBTC or LTC-BTC.")]
+Method = Annotated[str, typer.Option(help="How to average; `all` shows every method side by side.")]
+Input = Annotated[str, typer.Option(help="What is averaged: last, mid, bid or ask.")]
+Venue = Annotated[list[str] | None, typer.Option(help="Only this venue; may be given more than once.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer as it is.")]
 
 
 def price(
-    pair: Annotated[str, typer.Argument(help="The pair, as LTCBTC or LTC-BTC.")],
+    pair: Pair,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="The answer as it is.")] = False,
+    method: Method = "clamped_mean",
+    source: Annotated[str, typer.Option("--input", help="What is averaged: last, mid, bid or ask.")] = "mid",
+    venue: Venue = None,
+    min_sources: Annotated[int | None, typer.Option(help="Withhold the price below so many sources.")] = None,
+    max_age: Annotated[float | None, typer.Option(help="Leave out prices older than so many seconds.")] = None,
+    convert: Annotated[str | None, typer.Option(help="Take along prices in these currencies, as USDT,USDC.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print the average of the venues' last prices, with what it is made of."""
-    # Floats would lose digits of the price, so the number is read as its text.
-    answer = remote().call("GET", f"/getAveragePairPrice/{quote(pair)}")
+    """Print a pair's price over all venues, with what it is made of."""
+    given = {
+        "method": method,
+        "input": source,
+        "venues": ",".join(venue) if venue else None,
+        "min_sources": min_sources,
+        "max_age_s": max_age,
+        "convert": convert,
+    }
+    query = urlencode({key: value for key, value in given.items() if value is not None})
+    # A price that is withheld comes with its sources: they are what the user wants to see then.
+    answer = remote().call("GET", f"/prices/{quote(pair)}?{query}", also=(503,))
     if as_json:
         typer.echo(json.dumps(answer))
-        return
-    data = answer["data"]
-    typer.echo(f"{data['price']}  [{data['market']}]")
-    for source in data["sources"]:
-        age = "" if source["age_ms"] is None else f", {source['age_ms'] / 1000:.1f} s old"
-        left_out = f"  left out: {source['reason']}" if source["reason"] else ""
-        typer.echo(f"  {source['venue']:<10} {source['price'] or '-'}{age}{left_out}")
+    elif "pair" not in answer:
+        fail(str(answer.get("detail")))
+    else:
+        _show(answer)
+    if answer.get("status") == 503:  # noqa: PLR2004 -- not available now
+        raise typer.Exit(1)
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 -- slow to load
+
+    console = Console()
+    if "methods" in answer:
+        console.print(_methods(answer))
+        sources = next(iter(answer["methods"].values()))["sources"]
+    else:
+        value = answer["value"] or f"withheld: {answer['problem']}"
+        console.print(f"{value}  [{answer['method']} of {answer['input']}, {answer['market']}]", markup=False)
+        sources = answer["sources"]
+    console.print(_sources(sources))
+
+
+def _methods(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown
+    from rich.table import Table  # noqa: PLC0415 -- slow to load
+
+    venues = [source["venue"] for source in next(iter(answer["methods"].values()))["sources"]]
+    title = f"{answer['pair']}, {answer['input']}, {answer['market']} market: weights by venue"
+    table = Table("method", "value", *venues, title=title)
+    for name, made in answer["methods"].items():
+        shares = [
+            source["reason"] or f"{100 * float(source['weight']):.1f} %" for source in made["sources"]
+        ]  # shown, not money
+        table.add_row(name, made["value"] or f"withheld: {made['problem']}", *shares)
+    return table
+
+
+def _sources(sources: list[dict[str, Any]]) -> Any:  # noqa: ANN401 -- likewise
+    from rich.table import Table  # noqa: PLC0415 -- slow to load
+
+    table = Table("venue", "price", "as used", "weight", "quote age", "connected for", "left out")
+    for source in sources:
+        ages = [
+            "" if source[name] is None else f"{source[name] / 1000:.1f} s"
+            for name in ("quote_age_ms", "connection_age_ms")
+        ]
+        raw, converted = source["raw_price"] or "-", source.get("conversion")
+        if converted is not None:
+            raw += f" x {converted['pair']}"
+        weight = f"{100 * float(source['weight']):.1f} %"  # shown, not money
+        table.add_row(source["venue"], raw, source["adjusted_price"] or "", weight, *ages, source["reason"] or "")
+    return table
+
+
+def average(
+    pairs: Annotated[list[str], typer.Argument(help="The pair, or several of them for one job with parts.")],
+    *,
+    window: Annotated[str, typer.Option(help="The length of the window: 60s, 5m, 1h.")] = "60s",
+    start: Annotated[str, typer.Option(help="now, a time as 2026-11-21T12:00:00Z, or how long ago: -5m.")] = "now",
+    method: Method = "clamped_mean",
+    source: Annotated[str, typer.Option("--input", help="What is averaged: last, mid, bid or ask.")] = "mid",
+    venue: Venue = None,
+    follow: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Ask for an average over a window of time, as a job, and follow it until it is done."""
+    from cli.sessions import seconds  # noqa: PLC0415 -- only this needs it
+
+    body: dict[str, Any] = {"window_s": str(seconds("--window", window)), "method": method, "input": source}
+    body |= {"pair": pairs[0]} if len(pairs) == 1 else {"pairs": pairs}
+    if start.startswith("-"):
+        ago = time.time() - seconds("--start", start[1:])
+        start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ago))
+    body |= {"start": start} | ({"venues": venue} if venue else {})
+    found = remote()
+    job = found.call("POST", "/prices/average", body)["job"]
+    if follow:
+        try:
+            job = _followed(found.call, job, quiet=as_json)
+        except KeyboardInterrupt:
+            typer.echo(f"the job goes on; GET /jobs/{job['id']}/result has its result", err=True)
+            return
+    if as_json:
+        typer.echo(json.dumps(job))
+    elif not follow:
+        typer.echo(f"job {job['id']} is due at {job['due']}")
+    elif job["state"] == "done":
+        _show_result(job["result"])
+    if job["state"] == "failed":
+        fail(f"the job failed: {job['error']}")
+
+
+def _followed(call: Any, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:  # noqa: ANN401 -- Remote.call
+    from rich.console import Console  # noqa: PLC0415 -- slow to load
+
+    with Console(stderr=True, quiet=quiet).status(f"job {job['id']}, due at {job['due']}") as status:
+        while job["state"] not in ("done", "failed"):
+            time.sleep(POLL_S)
+            job = call("GET", f"/jobs/{job['id']}")
+            if job["progress"]:
+                status.update(f"job {job['id']}: {job['progress']['done']} of {job['progress']['parts']} parts")
+    return job
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415 -- slow to load
+    from rich.table import Table  # noqa: PLC0415 -- likewise
+
+    console = Console()
+    head = f"{result['method']} of {result['input']}, {result['start']} to {result['end']}, {result['market']}"
+    for part in result["parts"]:
+        table = Table("venue", "mean", "as used", "weight", "coverage", "volume", "trades", "left out")
+        for source in part["sources"]:
+            shares = [f"{100 * float(source[name]):.1f} %" for name in ("weight", "coverage")]  # shown, not money
+            notes = [source["reason"] or "", "trades were missed" if source["incomplete"] else ""]
+            prices = (source["raw_price"] or "-", source["adjusted_price"] or "")
+            traded = (source["volume"], str(source["trades"]))
+            table.add_row(source["venue"], *prices, *shares, *traded, ", ".join(filter(None, notes)))
+        value = part["value"] or f"withheld: {part['problem']}"
+        console.print(f"{part['pair']} {value}  [{head}]", markup=False)
+        console.print(table)
 
 
 def watch(
-    pair: Annotated[str, typer.Argument(help="The pair, as LTCBTC or LTC-BTC.")],
+    pair: Pair,
     *,
     once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
 ) -> None:
@@ -64,7 +200,8 @@ def _table(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded onl
             for note, holds in (
                 ("off", not venue["enabled"]),
                 ("not connected", not venue["connected"]),
-                ("not live", not venue["live"]),
+                ("an index", venue["price_only"]),
+                ("not live", not venue["live"] and not venue["price_only"]),
             )
             if holds
         ]

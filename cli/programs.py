@@ -1,5 +1,6 @@
 """The programs of `crossfill up`: what each is called with, and what it gets by its environment."""
 
+import json
 import os
 import socket
 import sys
@@ -55,8 +56,8 @@ def programs(plan: Plan) -> list[Program]:
 
     add("fulfilment", "workers", "fulfilment")
     add("api", "api")
-    for venue in plan.settings.venue_names:
-        add(venue, "workers.collector", venue)
+    # One process for all of them: its threads idle most of the time, and each process costs 70 MB.
+    add("collectors", "workers.collector", *plan.settings.venue_names)
     add("notifier", "notifier")
     add("jobs", "workers", "jobs")
     add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))
@@ -91,8 +92,8 @@ def _environment(plan: Plan) -> dict[str, str]:
     if plan.bundled_redis:
         ours["CROSSFILL_BROKER_URL"] = f"redis://:{plan.redis_password}@127.0.0.1:{plan.ports['redis']}/0"
     if plan.market is not Market.LIVE:
-        ours["CROSSFILL_BINANCE_URL"] = f"ws://127.0.0.1:{plan.ports['binance']}"
-        ours["CROSSFILL_COINBASE_URL"] = f"ws://127.0.0.1:{plan.ports['coinbase']}"
+        urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.settings.venue_names}
+        ours["CROSSFILL_VENUE_URLS"] = json.dumps(urls)
     if plan.settings.journal is not None:
         ours["CROSSFILL_JOURNAL"] = str(plan.settings.journal.absolute())
     # FLOWER_UNAUTHENTICATED_API would open Flower; the token is for the command line.
@@ -120,9 +121,9 @@ def _redis(plan: Plan, environment: Mapping[str, str]) -> Program:
 
 def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
     ports = plan.ports
-    command = [sys.executable, "-m", "simulator"]
-    for option, name in (("binance", "binance"), ("coinbase", "coinbase"), ("control", "simulator_control")):
-        command += [f"--{option}-port", str(ports[name])]
+    command = [sys.executable, "-m", "simulator", "--control-port", str(ports["simulator_control"])]
+    for venue in plan.settings.venue_names:
+        command += ["--port", f"{venue}={ports[venue]}"]
     if plan.replay is None:
         command += ["--seed", str(plan.settings.seed)]
     else:

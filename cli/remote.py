@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Queue
@@ -34,8 +34,11 @@ class Remote:
     notifier: str
     token: str | None
 
-    def call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 -- the answer's JSON
-        """Return the JSON that a request is answered with; end with a sentence where it is refused."""
+    def call(self, method: str, path: str, body: object = None, also: Collection[int] = ()) -> Any:  # noqa: ANN401 -- the answer's JSON
+        """Return the JSON that a request is answered with; end with a sentence where it is refused.
+
+        A refusal with a status that is in `also` is returned like an answer.
+        """
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -45,6 +48,8 @@ class Remote:
             with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 -- likewise
                 return json.load(answer, parse_float=str)
         except HTTPError as error:
+            if error.code in also:
+                return json.load(error, parse_float=str)
             fail(_complaint(error))
         except (URLError, OSError, ValueError) as error:
             fail(f"Crossfill does not answer at {self.api} ({error}); start it with `make run`")

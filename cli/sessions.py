@@ -12,8 +12,16 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
+def seconds(option: str, text: str) -> float:
+    """Return a duration in seconds; end with a sentence where it is none."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        fail(f"{option} {text}: give a number and s, m or h, as in 30s, 5m, 1h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 def record(
-    venue: Annotated[str, typer.Argument(help="binance or coinbase.")],
+    venue: Annotated[str, typer.Argument(help="The venue, as binance.")],
     pairs: Annotated[list[str], typer.Argument(help="The pairs, as BTC-USDT.")],
     *,
     duration: Annotated[str, typer.Option("--for", help="How long: 30s, 5m, 1h.")] = "5m",
@@ -23,11 +31,9 @@ def record(
     from models.domain.errors import CrossfillError  # noqa: PLC0415 -- the help needs none of it
     from workers.recorder import record as write  # noqa: PLC0415 -- likewise
 
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        fail(f"--for {duration}: give a number and s, m or h, as in 30s, 5m, 1h")
+    length_s = seconds("--for", duration)
     try:
-        file = write(venue, pairs, float(match[1]) * _SECONDS[match[2]], out)
+        file = write(venue, pairs, length_s, out)
     except (CrossfillError, OSError) as error:
         fail(str(error))
     typer.echo(f"written to {file}")

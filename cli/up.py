@@ -129,7 +129,7 @@ def _ports(settings: Settings, market: Market) -> dict[str, int]:
     }
     if len(set(ports.values())) < len(ports):
         raise UpError("CROSSFILL_API_PORT, CROSSFILL_NOTIFIER_PORT and CROSSFILL_FLOWER_PORT must differ")
-    picked = [] if market is Market.LIVE else ["binance", "coinbase", "simulator_control"]
+    picked = [] if market is Market.LIVE else [*settings.venue_names, "simulator_control"]
     if settings.broker_url is None:
         picked.append("redis")
     for name in picked:

@@ -12,6 +12,7 @@ from typing import Annotated, Protocol
 
 import msgspec
 
+from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 
 
@@ -21,8 +22,9 @@ class Limits:
 
     `silence_s`: nothing read for so long means that the connection is dead. `first_message_s`: a
     stream that has not spoken by then may never (a venue may take an unknown name without a word).
-    `ping_s`: how often to ping a venue that has no heartbeat of its own; `lifetime_s`: a connection is
-    replaced after so long, because the venue would close it.
+    `ping_s`: after so long without a word the venue is asked for a sign of life; None where its own
+    heartbeat is enough. `lifetime_s`: a connection is replaced after so long, because the venue would
+    close it.
     """
 
     silence_s: float
@@ -67,6 +69,12 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """The venue lives."""
 
 
+class Reply(msgspec.Struct, frozen=True):
+    """The venue wants an answer, or the protocol wants something of it: send this frame."""
+
+    frame: str
+
+
 class Closing(msgspec.Struct, frozen=True):
     """The venue will close this connection: open a new one now."""
 
@@ -82,13 +90,13 @@ class Unknown(msgspec.Struct, frozen=True):
     resync: bool = False
 
 
-Event = Quote | Trade | LastPrice | Acknowledged | VenueError | Gap | Heartbeat | Closing | Unknown
+Event = Quote | Trade | Candle | LastPrice | Acknowledged | VenueError | Gap | Heartbeat | Reply | Closing | Unknown
 
 
 class VenueProtocol(Protocol):
     """One connection to one venue.
 
-    Quotes and trades carry the token given at its start; quotes have the number 0, because it is the
+    Quotes, trades and candles carry the token given at its start; quotes have the number 0, because it is the
     collector that numbers them.
     """
 
@@ -103,6 +111,9 @@ class VenueProtocol(Protocol):
     def decode(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
         """Return what a frame says. Never raises for what a venue may send: see Unknown."""
 
+    def ping_frame(self, now_us: int) -> str | None:
+        """Return what asks the venue for a sign of life; None for a ping of the WebSocket itself."""
+
     def silent(self) -> Mapping[str, str]:
         """Return the streams that have not spoken yet, by name, with their product."""
 
@@ -113,8 +124,8 @@ POWER_MIN, POWER_MAX = -30, 18
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
-# What `decode` may meet in a frame: no JSON, a field of another kind, a level that is none.
-MalformedError = (msgspec.MsgspecError, ValueError)
+# What `decode` may meet in a frame: no JSON, a field of another kind, a level that is none, endless nesting.
+MalformedError = (msgspec.MsgspecError, ValueError, RecursionError)
 AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -34,9 +35,8 @@ class Settings(BaseSettings):
     # Market
     market: Market = Market.SIMULATED
     market_data: Path = Path("../shared/market")
-    venues: str = "binance,coinbase"
-    binance_url: str | None = None  # None: the exchange's own
-    coinbase_url: str | None = None
+    venues: str = ",".join(INSTRUMENTS.venues)
+    venue_urls: dict[str, str] = {}  # JSON; a venue that is not in it is read at its own address
     seed: int = 7
 
     # Orders

@@ -1,6 +1,6 @@
-"""`python -m simulator`: Binance and Coinbase on loopback, until SIGTERM or SIGINT.
+"""`python -m simulator`: every venue on loopback, until SIGTERM or SIGINT.
 
-Prints one JSON object when it listens: its ports by name (binance, coinbase, control), which market
+Prints one JSON object when it listens: its ports by name (the venues' and control), which market
 this is, and which venues are replayed. Seed, market and the folder of recordings come from the
 environment (CROSSFILL_SEED, CROSSFILL_MARKET, CROSSFILL_MARKET_DATA) where no option names them.
 """
@@ -18,12 +18,19 @@ from pathlib import Path
 from models.domain import quotes
 from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
-from simulator import binance, coinbase, control
+from simulator import binance, coinbase, control, deribit, htx, kraken, okx
 from simulator.market import Market
 from simulator.replay import Replay, SessionError, find
 from simulator.server import Venue, drive
 
-WIRES = (binance.WIRE, coinbase.WIRE)
+WIRES = (binance.WIRE, coinbase.WIRE, kraken.WIRE, htx.WIRE, okx.WIRE, deribit.WIRE)
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, _, port = text.partition("=")
+    if name not in {wire.name for wire in WIRES}:
+        raise ValueError(text)
+    return name, int(port)
 
 
 def _speed(text: str) -> float:
@@ -35,9 +42,16 @@ def _speed(text: str) -> float:
 
 def _arguments(settings: Settings) -> argparse.Namespace:
     replay = settings.market_data if settings.market is quotes.Market.REPLAY else None
-    parser = argparse.ArgumentParser(prog="python -m simulator", description="Binance and Coinbase, simulated.")
-    for wire in WIRES:
-        parser.add_argument(f"--{wire.name}-port", type=int, default=0, help="0 takes a free one")
+    names = ", ".join(wire.name for wire in WIRES)
+    parser = argparse.ArgumentParser(prog="python -m simulator", description=f"Simulated exchanges: {names}.")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        action="append",
+        default=[],
+        metavar="VENUE=PORT",
+        help="a venue's port; without it a free one",
+    )
     parser.add_argument("--control-port", type=int, default=0, help="faults are posted here; always on loopback")
     parser.add_argument("--host", default="127.0.0.1", help="where the exchanges listen")
     parser.add_argument("--seed", type=int, default=settings.seed)
@@ -61,9 +75,8 @@ async def _run(arguments: argparse.Namespace, replays: dict[str, Replay]) -> Non
     synthetic = [wire.name for wire in WIRES if wire.name not in replays]
     market = Market(INSTRUMENTS, synthetic, arguments.seed, time.time_ns() // 1000)
     venues = [Venue(wire, replays.get(wire.name) or market.of_venue(wire.name)) for wire in WIRES]
-    servers = {
-        venue.name: await venue.listen(getattr(arguments, f"{venue.name}_port"), arguments.host) for venue in venues
-    }
+    chosen = dict(arguments.port)
+    servers = {venue.name: await venue.listen(chosen.get(venue.name, 0), arguments.host) for venue in venues}
     controls = await control.listen({venue.name: venue.faults for venue in venues}, arguments.control_port)
     sockets = {name: next(iter(server.sockets)) for name, server in servers.items()}
     sockets["control"] = controls.sockets[0]

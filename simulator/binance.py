@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from simulator.market import BookChanged, Event, Listing
-from simulator.wire import Renumber, Timing, Wire
+from simulator.market import MINUTE_US, BookChanged, Candle, Event, Listing, Traded
+from simulator.wire import Close, Renumber, Timing, Wire
 
 ID_MAX = 36  # characters
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY")
@@ -43,7 +43,7 @@ class Session:
         """Whether anything was asked for."""
         return bool(self.streams)
 
-    def answer(self, text: str) -> list[str]:
+    def answer(self, text: str, _now_us: int) -> list[str]:
         """Return the answer to a request."""
         number: object = None
         try:
@@ -75,13 +75,15 @@ class Session:
         return None
 
     def frames(self, event: Event) -> list[str]:
-        """Return the frames in which this connection hears of an event."""
-        channel = "bookTicker" if isinstance(event, BookChanged) else "trade"
-        stream = f"{event.product.id.lower()}@{channel}"
-        if stream not in self.streams:
-            return []
-        payload = self._payload(event)
-        return [f'{{"stream":"{stream}","data":{payload}}}' if self.combined else payload]
+        """Return the frames in which this connection hears of an event; never of a product that is not listed."""
+        frames: list[str] = []
+        if self._known is not None and event.product.id not in self._known:
+            return frames
+        for channel, payload in self._payloads(event):
+            stream = f"{event.product.id.lower()}@{channel}"
+            if stream in self.streams:
+                frames.append(f'{{"stream":"{stream}","data":{payload}}}' if self.combined else payload)
+        return frames
 
     def recorded(self, frame: str) -> str | None:
         """Return a recorded frame, raw or combined as this connection has it, or None if it was not asked for."""
@@ -94,20 +96,42 @@ class Session:
         """Return nothing: this venue pings with WebSocket frames."""
         return []
 
-    def _payload(self, event: Event) -> str:
+    def overdue(self, now_us: int) -> Close | None:  # noqa: ARG002 -- the server's pings tell
+        """Return nothing: only unanswered pings end a connection."""
+        return None
+
+    def _payloads(self, event: Event) -> Iterator[tuple[str, str]]:
+        """Yield what the channels of a product say of an event."""
         product_id = event.product.id
         if isinstance(event, BookChanged):
             top = event.top
-            return (
-                f'{{"u":{event.sequence},"s":"{product_id}","b":"{_number(top.bid)}","B":"{_number(top.bid_size)}",'
-                f'"a":"{_number(top.ask)}","A":"{_number(top.ask_size)}"}}'
-            )
-        moment = event.time_us if self._microseconds else event.time_us // 1000
-        buyer_is_maker = "true" if event.taker_side == "sell" else "false"
+            bid, ask = (f'"{_number(top.bid)}","B":"{_number(top.bid_size)}"', f'"{_number(top.ask)}"')
+            head = f'"u":{event.sequence},"s":"{product_id}"'
+            yield "bookTicker", f'{{{head},"b":{bid},"a":{ask},"A":"{_number(top.ask_size)}"}}'
+        elif isinstance(event, Traded):
+            at = self._moment(event.time_us)
+            taken = f'"p":"{_number(event.price)}","q":"{_number(event.size)}"'
+            side = f'"T":{at},"m":{"true" if event.taker_side == "sell" else "false"},"M":true'
+            head, trade = f'"E":{at},"s":"{product_id}"', event.trade_id
+            yield "trade", f'{{"e":"trade",{head},"t":{trade},{taken},{side}}}'
+            yield "aggTrade", f'{{"e":"aggTrade",{head},"a":{trade},{taken},"f":{trade},"l":{trade},{side}}}'
+            if event.closed is not None:
+                yield "kline_1m", self._kline(head, product_id, event.closed, closed=True)
+            yield "kline_1m", self._kline(head, product_id, event.candle, closed=False)
+
+    def _kline(self, head: str, product_id: str, candle: Candle, *, closed: bool) -> str:
+        times = f'"t":{self._moment(candle.start_us)},"T":{self._moment(candle.start_us + MINUTE_US - 1_000)}'
+        prices = zip("ochl", (candle.open, candle.close, candle.high, candle.low), strict=True)
+        told = ",".join(f'"{name}":"{_number(price)}"' for name, price in prices)
         return (
-            f'{{"e":"trade","E":{moment},"s":"{product_id}","t":{event.trade_id},"p":"{_number(event.price)}",'
-            f'"q":"{_number(event.size)}","T":{moment},"m":{buyer_is_maker},"M":true}}'
+            f'{{"e":"kline",{head},"k":{{{times},"s":"{product_id}","i":"1m","f":{candle.first_trade_id},'
+            f'"L":{candle.last_trade_id},{told},"v":"{_number(candle.volume)}","n":{candle.trades},'
+            f'"x":{"true" if closed else "false"},"q":"{_number(candle.turnover)}","V":"{_number(candle.volume / 2)}",'
+            f'"Q":"{_number(candle.turnover / 2)}","B":"0"}}}}'
         )
+
+    def _moment(self, time_us: int) -> int:
+        return time_us if self._microseconds else time_us // 1000
 
 
 def _request(text: str) -> tuple[str, list[Any], object]:
@@ -171,4 +195,7 @@ WIRE = Wire(
     is_trade=is_trade,
     renumbered=renumbered,
     first_again=False,
+    novelty='{"stream":"btcusdt@novelty","data":{"e":"novelty","s":"BTCUSDT"}}',
+    rename=('"s":', '"symbol":'),
+    notice='{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}',
 )

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from simulator.market import BookChanged, Event, Listing, Traded
-from simulator.wire import Renumber, Timing, Wire
+from simulator.wire import Close, Renumber, Timing, Wire
 
 # A channel -> the name under which the venue confirms it.
 CHANNELS = {"level2_batch": "level2_50", "ticker": "ticker", "matches": "matches", "heartbeat": "heartbeat"}
@@ -57,7 +57,7 @@ class Session:
         """Whether anything was asked for."""
         return bool(self._channels)
 
-    def answer(self, text: str) -> list[str]:
+    def answer(self, text: str, _now_us: int) -> list[str]:
         """Return the answer to a request: the full list of what is subscribed, then first messages, or an error."""
         try:
             subscribe, asked = _asked(text)
@@ -125,6 +125,8 @@ class Session:
         product_id = event.product.id
         if isinstance(event, BookChanged):
             return [_update(event)] if self._wants("level2_batch", product_id) else []
+        if not isinstance(event, Traded):
+            return []
         frames = []
         if self._wants("matches", product_id):
             frames.append(_match(event, "match"))
@@ -160,6 +162,10 @@ class Session:
             )
             for product_id in self._channels.get("heartbeat", ())
         ]
+
+    def overdue(self, now_us: int) -> Close | None:  # noqa: ARG002 -- the server waits for the subscription
+        """Return nothing: only a missing subscription ends a connection."""
+        return None
 
     def _last_trade_id(self, product_id: str) -> int:
         if self._listings is None:
@@ -296,4 +302,6 @@ WIRE = Wire(
     is_trade=is_trade,
     renumbered=renumbered,
     first_again=True,
+    novelty='{"type":"novelty","product_id":"BTC-USD"}',
+    rename=('"product_id":', '"product":'),
 )

@@ -2,7 +2,7 @@
 
     POST /faults {"venue": "binance", "fault": "stall", "seconds": 5}
 
-The faults and their options (`seconds`, `delay_s`, `count`) are those of simulator.faults.
+The faults and their options (`seconds`, `delay_s`, `count`, `symbol`) are those of simulator.faults.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from simulator.faults import FAULTS, Faults
 
 BODY_MAX = 4_096
 WITHIN_S = 5
-USAGE = f"fault: one of {', '.join(FAULTS)}; with seconds, delay_s or count, each a number"
+USAGE = f"fault: one of {', '.join(FAULTS)}; with seconds, delay_s or count, each a number, or symbol"
 
 
 async def listen(faults: Mapping[str, Faults], port: int) -> asyncio.Server:

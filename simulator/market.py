@@ -15,13 +15,19 @@ from random import Random
 
 from models.domain.instruments import Instrument, Instruments, Product
 
+MINUTE_US = 60_000_000
 TICK_US = 50_000  # what a tick stands for: Coinbase batches its level updates so
-START_USD = {"BTC": 97_000.0, "ETH": 3_400.0, "LTC": 85.0, "USD": 1.0, "USDT": 1.0, "USDC": 1.0}
-VOLATILITY = {"BTC": 0.25e-4, "ETH": 0.35e-4, "LTC": 0.5e-4, "USDT": 0.01e-4, "USDC": 0.01e-4}  # a tick
+START_USD = {"BTC": 97_000.0, "ETH": 3_400.0, "LTC": 85.0, "USD": 1.0, "USDT": 1.0, "USDC": 1.0, "EUR": 1.05}
+START_USD |= {"AAVE": 300.0, "ADA": 0.9, "ALGO": 0.3, "ATOM": 7.0, "AVAX": 38.0, "BCH": 480.0, "DOGE": 0.38}
+START_USD |= {"DOT": 7.2, "EOS": 0.75, "ETC": 26.0, "FIL": 5.1, "GRT": 0.2, "LINK": 18.0, "MATIC": 0.52}
+START_USD |= {"SOL": 190.0, "TRX": 0.25, "UNI": 9.3, "XLM": 0.41, "XMR": 190.0, "XRP": 2.2, "XTZ": 1.2, "ZEC": 55.0}
+# A tick's standard deviation; others have OTHERS'.
+VOLATILITY = {"BTC": 0.25e-4, "ETH": 0.35e-4, "USD": 0.0, "USDT": 0.01e-4, "USDC": 0.01e-4, "EUR": 0.02e-4}
+OTHERS = 0.5e-4
 REVERSION = 0.0005  # a tick, towards the start, so that a long run stays within about 0.2 % of where it began
 # What a best level shows, in US dollars on average. An order of some thousands of dollars takes
-# several quotes; the README's (1,000 LTC, 85,000 dollars) takes 7 to 18 s, measured over 20 seeds.
-LEVEL_USD = 3_500.0
+# several quotes; the README's (1,000 LTC, 85,000 dollars) takes 6 to 18 s, measured over 8 seeds.
+LEVEL_USD = 3_000.0
 LEVEL_SIGMA = 0.7  # of the sizes' lognormal distribution
 DEPTH = 12  # levels a side
 TRADED_MAX = 0.3  # the part of a best level that a trade takes, at most
@@ -37,9 +43,20 @@ class Habits:
     trade_chance: float
 
 
-# About 50 messages a second: a trade is two of Binance's (trade, bookTicker) and three of Coinbase's
-# (match, ticker, l2update), which also sends a heartbeat a second for each product.
-HABITS = {"binance": Habits(0.00008, 0.35, 0.08), "coinbase": Habits(0.00012, 0.18, 0.05)}
+# About 50 messages a second and venue: a trade is two or three of them, and Coinbase also sends a
+# heartbeat a second for each product.
+HABITS = {
+    "binance": Habits(0.00008, 0.13, 0.03),
+    "coinbase": Habits(0.00012, 0.08, 0.02),
+    "kraken": Habits(0.00014, 0.09, 0.015),
+    "htx": Habits(0.00012, 0.15, 0.03),
+    "okx": Habits(0.00010, 0.30, 0.05),
+    "deribit": Habits(0.00025, 0.25, 0.03),
+}
+ELSEWHERE = Habits(0.00015, 0.2, 0.04)
+# Pairs of other assets are traded less: so much of the habits' chances is theirs.
+MAJORS = frozenset({"BTC", "ETH", "LTC", "USD", "USDT", "USDC"})
+MINOR = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +81,43 @@ class BookChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Candle:
+    """What was traded in a minute, so far. `volume` is in the base asset, `turnover` in the quote asset."""
+
+    start_us: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    turnover: Decimal
+    trades: int
+    first_trade_id: int
+    last_trade_id: int
+
+    def with_trade(self, price: Decimal, size: Decimal, trade_id: int) -> "Candle":
+        """Return the candle with one more trade."""
+        return Candle(
+            self.start_us,
+            self.open,
+            max(self.high, price),
+            min(self.low, price),
+            price,
+            self.volume + size,
+            self.turnover + price * size,
+            self.trades + 1,
+            self.first_trade_id,
+            trade_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Traded:
     """A trade at the best price. `taker_side` is "buy" or "sell"; `top` is what is left after it.
 
-    `open`, `low`, `high` and `volume` are those since the market began.
+    `open`, `low`, `high`, `volume` (base asset), `turnover` (quote asset) and `trades` are those since
+    the market began. `candle` is that of the trade's minute, with it; `closed` the one before, where
+    this trade is the first of its minute.
     """
 
     product: Product
@@ -81,15 +131,31 @@ class Traded:
     low: Decimal
     high: Decimal
     volume: Decimal
+    turnover: Decimal
+    trades: int
+    candle: Candle
+    closed: Candle | None
     time_us: int
 
 
-Event = BookChanged | Traded
+@dataclass(frozen=True, slots=True)
+class IndexMoved:
+    """An index (a price-only product) has another value."""
+
+    product: Product
+    price: Decimal
+    time_us: int
+
+
+Event = BookChanged | Traded | IndexMoved
 Sides = dict[str, dict[int, int]]  # "buy" and "sell" -> price in ticks -> size in lots
 
 
 class Listing:
-    """One product: its levels and trades. It rises and falls with the assets that it is made of."""
+    """One product: its levels and trades. It rises and falls with the assets that it is made of.
+
+    An index has neither: only `index`, its value.
+    """
 
     def __init__(self, instrument: Instrument, product: Product, habits: Habits, random: Random) -> None:
         self.instrument = instrument
@@ -100,6 +166,8 @@ class Listing:
         self._habits = habits
         self._random = random
         self._tick, self._lot = float(product.tick), float(product.lot)
+        self._share = 1.0 if {instrument.base, instrument.quote} <= MAJORS else MINOR
+        self.index = Decimal(0)
         self._offset = 0.0
         self._sides: Sides = {"buy": {}, "sell": {}}
         self._first_trade_id = random.randrange(10**6, 10**8)
@@ -107,6 +175,9 @@ class Listing:
     def open(self, mid: float, lot_usd: float, time_us: int) -> None:
         """Show the first levels, and have one trade behind it."""
         self.time_us = time_us
+        if self.product.price_only:
+            self.index = _index(mid)
+            return
         self._requote(mid, lot_usd, ("buy", "sell"))
         self._trade(time_us)
 
@@ -126,7 +197,11 @@ class Listing:
         random, habits = self._random, self._habits
         self.time_us = time_us
         self._offset += random.gauss(0, habits.spread * 0.1) - 0.05 * self._offset
-        trades, quotes = random.random() < habits.trade_chance, random.random() < habits.quote_chance
+        trades = random.random() < habits.trade_chance * self._share
+        quotes = random.random() < habits.quote_chance * self._share
+        if self.product.price_only:
+            moved, self.index = quotes and _index(mid) != self.index, _index(mid) if quotes else self.index
+            return [IndexMoved(self.product, self.index, time_us)] if moved else []
         if not trades and not quotes:
             return []
         before = {side: dict(held) for side, held in self._sides.items()}
@@ -174,11 +249,17 @@ class Listing:
             del held[best]
         self.sequence += self._random.randrange(1, 40)
         last, price, size = self._last_trade, best * self.product.tick, lots * self.product.lot
+        trade_id = last.trade_id + 1 if last else self._first_trade_id
+        minute_us = time_us - time_us % MINUTE_US
+        candle = Candle(minute_us, price, price, price, price, size, price * size, 1, trade_id, trade_id)
+        closed = last.candle if last else None
+        if closed and closed.start_us == minute_us:
+            candle, closed = closed.with_trade(price, size, trade_id), None
         self._last_trade = Traded(
             self.product,
             self.sequence,
             self._top(),
-            last.trade_id + 1 if last else self._first_trade_id,
+            trade_id,
             price,
             size,
             taker,
@@ -186,6 +267,10 @@ class Listing:
             min(last.low, price) if last else price,
             max(last.high, price) if last else price,
             last.volume + size if last else size,
+            last.turnover + price * size if last else price * size,
+            last.trades + 1 if last else 1,
+            candle,
+            closed,
             time_us,
         )
         return self._last_trade
@@ -206,6 +291,11 @@ class Listing:
         )
 
 
+def _index(value: float) -> Decimal:
+    """Return an index's value with six significant digits."""
+    return Decimal(f"{value:.6g}")
+
+
 class Market:
     """All venues' products around one value of each asset."""
 
@@ -216,7 +306,7 @@ class Market:
             (product.venue, product.id): Listing(
                 instrument,
                 product,
-                HABITS[product.venue],
+                HABITS.get(product.venue, ELSEWHERE),
                 Random(f"{seed}:{product.venue}:{product.id}"),  # noqa: S311 -- likewise
             )
             for instrument in instruments
@@ -228,9 +318,9 @@ class Market:
 
     def tick(self, now_us: int) -> list[Event]:
         """Go one tick on and return what happened, over all venues."""
-        for asset, volatility in VOLATILITY.items():
-            away = START_USD[asset] / self._values[asset] - 1
-            self._values[asset] *= 1 + self._random.gauss(0, volatility) + away * REVERSION
+        for asset, start in START_USD.items():
+            away = start / self._values[asset] - 1
+            self._values[asset] *= 1 + self._random.gauss(0, VOLATILITY.get(asset, OTHERS)) + away * REVERSION
         return [event for each in self.listings.values() for event in each.advance(*self._worth(each), now_us)]
 
     def of_venue(self, venue: str) -> dict[str, Listing]:

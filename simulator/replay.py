@@ -1,5 +1,6 @@
 """Recorded sessions, in the three forms that docs/sessions.md describes."""
 
+import base64
 import gzip
 import heapq
 import json
@@ -16,6 +17,9 @@ from simulator.wire import Wire
 LOOKED_AT = 500  # frames of a file that are looked at for the products that it has
 PAUSE_S_MAX = 60.0  # sessions of different days are played one after the other
 BETWEEN_ROUNDS_S = 1.0
+GZIPPED = ".gzip_frames.b64.txt"  # frames that were compressed on the wire, in base64
+FORMS = (".raw.gz", ".jsonl.gz", ".jsonl", GZIPPED)
+FOREIGN = ("kraken_v1_",)  # an older API, which nobody here speaks
 
 
 class SessionError(Exception):
@@ -87,7 +91,7 @@ def find(path: Path, products: Mapping[str, Iterable[str]], *, speed: float, loo
     counts where it speaks of one of the products. Raises SessionError where there is none.
     """
     folder = path / "sessions" if (path / "sessions").is_dir() else path
-    files = [path] if path.is_file() else sorted([*folder.glob("*.gz"), *folder.glob("*.jsonl")])
+    files = [path] if path.is_file() else sorted(file for form in FORMS for file in folder.glob(f"*{form}"))
     replays = {}
     for venue, ids in products.items():
         mine = tuple(file for file in files if _is_session(file, venue) and _speaks_of(file, ids))
@@ -102,11 +106,12 @@ def find(path: Path, products: Mapping[str, Iterable[str]], *, speed: float, loo
 
 
 def _is_session(file: Path, venue: str) -> bool:
-    return file.name.startswith(f"{venue}_") and file.name.endswith((".raw.gz", ".jsonl.gz", ".jsonl"))
+    name = file.name
+    return name.startswith(f"{venue}_") and name.endswith(FORMS) and not name.startswith(FOREIGN)
 
 
 def _speaks_of(file: Path, product_ids: Iterable[str]) -> bool:
-    names = [f'"{product_id}"' for product_id in product_ids]
+    names = [*product_ids]
     return any(name in frame for _, frame in islice(read(file), LOOKED_AT) for name in names)
 
 
@@ -129,7 +134,7 @@ def read(file: Path) -> Iterator[tuple[float, str]]:
 
 def _parsed(file: Path, line: str, time_s: float | None) -> tuple[float, str]:
     if time_s is not None:
-        return time_s, line
+        return time_s, gzip.decompress(base64.b64decode(line)).decode() if file.name.endswith(GZIPPED) else line
     if file.name.endswith(".raw.gz"):
         stamp, _, frame = line.partition(" ")
         return int(stamp) / 1e9, frame
@@ -139,7 +144,7 @@ def _parsed(file: Path, line: str, time_s: float | None) -> tuple[float, str]:
 
 def _times_of(file: Path) -> list[float] | None:
     """Return the times that stand beside a session of frames alone, or None for the other forms."""
-    stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
+    stem = file.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(GZIPPED)
     beside = file.with_name(f"{stem}.recv_ts.txt")
     return [float(line) for line in beside.read_text().split()] if beside.exists() else None
 

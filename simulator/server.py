@@ -7,10 +7,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from simulator.faults import Faults
@@ -37,20 +38,20 @@ class Client:
     faults: Faults
     asked_at: float = 0.0
     playing: bool = False
-    queue: asyncio.Queue[tuple[float, str]] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
+    closing: asyncio.Task[None] | None = None
+    queue: asyncio.Queue[tuple[float, str | bytes]] = field(default_factory=lambda: asyncio.Queue(QUEUE_MAX))
 
     def put(self, frames: Iterable[str]) -> None:
         """Queue frames; a client that cannot follow is cut off."""
         for frame in frames:
-            spoilt = self.faults.spoil(frame)
-            if spoilt is None:
-                continue
             delay_s = self.faults.delay_s
-            try:
-                self.queue.put_nowait((time.monotonic() + delay_s if delay_s else 0.0, spoilt))
-            except asyncio.QueueFull:
-                self.connection.transport.abort()
-                return
+            due = time.monotonic() + delay_s if delay_s else 0.0
+            for spoilt in self.faults.spoil(frame):
+                try:
+                    self.queue.put_nowait((due, spoilt))
+                except asyncio.QueueFull:
+                    self.connection.transport.abort()
+                    return
 
 
 class Venue:
@@ -61,7 +62,7 @@ class Venue:
 
     def __init__(self, wire: Wire, source: Mapping[str, Listing] | Replay, timing: Timing | None = None) -> None:
         self.name = wire.name
-        self.faults = Faults(wire.is_trade)
+        self.faults = Faults(wire)
         self._wire = wire
         self._timing = timing or wire.timing
         self._replay = source if isinstance(source, Replay) else None
@@ -87,14 +88,20 @@ class Venue:
 
     def tell(self, events: Iterable[Event]) -> None:
         """Pass on what happened in the synthetic market to whoever asked for it."""
+        ahead_us = self.faults.ahead_us
         for event in events:
+            told = replace(event, time_us=event.time_us + ahead_us) if ahead_us else event
             for client in self._clients:
-                client.put(client.session.frames(event))
+                client.put(client.session.frames(told))
 
     def beat(self, now_us: int) -> None:
-        """Send the heartbeats of this second."""
+        """Send the heartbeats of this second, and close the connections that break the venue's rules."""
+        told_us = now_us + self.faults.ahead_us
         for client in self._clients:
-            client.put(client.session.heartbeats(now_us, replaying=client.playing))
+            client.put(client.session.heartbeats(told_us, replaying=client.playing))
+            close = client.session.overdue(told_us)
+            if close is not None and client.closing is None:
+                client.closing = asyncio.create_task(client.connection.close(*close))
 
     async def _admit(self, connection: ServerConnection, _request: Request) -> Response | None:
         await self.faults.flow()
@@ -104,7 +111,8 @@ class Venue:
 
     async def _serve(self, connection: ServerConnection) -> None:
         target = connection.request.path if connection.request else "/"
-        client = Client(connection, self._wire.session(target, self._listings), self.faults, time.monotonic())
+        client = Client(connection, self._wire.session(target, self._listed()), self.faults, time.monotonic())
+        _mute_pongs(connection, self.faults)
         works = [self._send(client), self._ping(connection), self._expect(client)]
         if self._replay is not None:
             works.append(self._play(client, self._replay))
@@ -112,7 +120,8 @@ class Venue:
         self._clients.add(client)
         self.faults.connections.add(connection)
         try:
-            await self._listen_to(client)
+            with contextlib.suppress(ConnectionClosed):
+                await self._listen_to(client)
         finally:
             self._clients.discard(client)
             self.faults.connections.discard(connection)
@@ -121,6 +130,13 @@ class Venue:
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("%s: %r", self.name, outcome)
+
+    def _listed(self) -> Mapping[str, Listing] | None:
+        """Return the products that can be subscribed to now; None in a replay."""
+        gone = self.faults.delisted
+        if self._listings is None or gone is None:
+            return self._listings
+        return {product_id: listing for product_id, listing in self._listings.items() if product_id != gone}
 
     async def _listen_to(self, client: Client) -> None:
         """Answer requests, until the client goes or sends more of them than the venue bears."""
@@ -132,7 +148,9 @@ class Venue:
                 return
             recent.append(now)
             client.asked_at = now
-            client.put(client.session.answer(message if isinstance(message, str) else message.decode(errors="replace")))
+            text = message if isinstance(message, str) else message.decode(errors="replace")
+            if not self.faults.lasts_s("mute"):
+                client.put(client.session.answer(text, time.time_ns() // 1000 + self.faults.ahead_us))
 
     async def _send(self, client: Client) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -153,7 +171,7 @@ class Venue:
         with contextlib.suppress(ConnectionClosed):
             while ping_s is not None:
                 await asyncio.sleep(ping_s)
-                if self.faults.lasts_s("stall"):
+                if self.faults.lasts_s("stall") or self.faults.lasts_s("mute"):
                     continue
                 while unanswered and unanswered[0][1].done():
                     unanswered.popleft()
@@ -191,6 +209,17 @@ class Venue:
         except SessionError as error:
             log.error("%s: the replay ends: %s", self.name, error)  # noqa: TRY400 -- the sentence says it all
         client.playing = False
+
+
+def _mute_pongs(connection: ServerConnection, faults: Faults) -> None:
+    """Let no pong out while the venue is mute; the library sends them by itself."""
+    send = connection.protocol.send_frame
+
+    def unless_mute(frame: Frame) -> None:
+        if frame.opcode is not Opcode.PONG or not faults.lasts_s("mute"):
+            send(frame)
+
+    connection.protocol.send_frame = unless_mute  # type: ignore[method-assign] # there is no other seam
 
 
 async def drive(market: Market, venues: Sequence[Venue]) -> None:

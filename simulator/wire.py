@@ -2,9 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from simulator.market import Event, Listing
+
+
+class Close(NamedTuple):
+    """Why a venue closes a connection, as WebSocket's close frame says it."""
+
+    code: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Session(Protocol):
     def subscribed(self) -> bool:
         """Whether anything was asked for."""
 
-    def answer(self, text: str) -> list[str]:
+    def answer(self, text: str, now_us: int) -> list[str]:
         """Return what the venue says to a frame from the client."""
 
     def frames(self, event: Event) -> list[str]:
@@ -35,6 +42,9 @@ class Session(Protocol):
 
     def heartbeats(self, now_us: int, *, replaying: bool) -> list[str]:
         """Return what the venue says once a second; `replaying` while a recording speaks for it."""
+
+    def overdue(self, now_us: int) -> Close | None:
+        """Return why the venue closes this connection now (a ping unanswered, nothing asked for), or None."""
 
 
 # Called with a counter's name and one of its values; returns the value to put in its place.
@@ -47,6 +57,9 @@ class Wire:
 
     `renumbered` puts other numbers in a recorded frame's counters and moves its times on by so many
     microseconds. `first_again` says whether a session begins by repeating the last trade before it.
+    `encode` makes of a frame's text what goes over the wire. The rest is for faults: `notice` announces
+    that the connection will end (None where the venue has no such word), `novelty` belongs to a channel
+    that nobody asked for, and `rename` is a field's name in data frames that becomes another one.
     """
 
     name: str
@@ -55,3 +68,7 @@ class Wire:
     is_trade: Callable[[str], bool]
     renumbered: Callable[[str, Renumber, int], str]
     first_again: bool
+    novelty: str
+    rename: tuple[str, str]
+    notice: str | None = None
+    encode: Callable[[str], str | bytes] = str

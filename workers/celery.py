@@ -7,7 +7,7 @@ from models.bus.names import Queue, Task
 from models.settings import Settings
 
 settings = Settings()
-app = Celery("crossfill", include=["workers.orders", "workers.housekeeping"])
+app = Celery("crossfill", include=["workers.orders", "workers.jobs", "workers.housekeeping"])
 app.conf.update(
     celery_options(settings.broker),
     worker_hijack_root_logger=False,
@@ -22,7 +22,7 @@ app.conf.update(
     task_soft_time_limit=90,
     # Housekeeping may fire twice and does not mind.
     beat_schedule={
-        "sweep": {"task": Task.ORDER_SWEEP.value, "schedule": 2.0, "options": {"expires": 10}},
+        "sweep": {"task": Task.ORDER_SWEEP.value, "schedule": 1.0, "options": {"expires": 10}},
         "checkpoint": {"task": Task.DATABASE_CHECKPOINT.value, "schedule": 5.0, "options": {"expires": 10}},
         "prune": {"task": Task.EVENT_PRUNE.value, "schedule": 3600.0},
     },

@@ -1,26 +1,33 @@
-"""A collector: reads one exchange and writes what it says to the bus. `python -m workers.collector VENUE`.
+"""Collectors: each reads one exchange and writes what it says to the bus. `python -m workers.collector VENUE...`.
 
-The connection's threads read and decode into the outbox; the main thread here sends batches and
-marks. Under pressure the outbox keeps each product's newest quote instead of a backlog.
+A connection's threads read and decode into its outbox; the collector's own thread here sends batches
+and marks. Under pressure the outbox keeps each product's newest quote instead of a backlog.
+
+Of several collectors for a venue one reads and the others stand by; a connection that will end is
+replaced by one that was opened before.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from uuid import uuid4
 
 import structlog
 import websocket
 
-from exchanges.protocol import VenueProtocol
-from exchanges.registry import PROTOCOLS
+from exchanges.registry import COMPANIONS, PROTOCOLS
 from models.bus.client import BusUnavailableError, connect
+from models.bus.history import CHUNK_S, HistoryWriter
 from models.bus.latest import CollectorState, LatestPrice
+from models.bus.leases import VenueLease
 from models.bus.quotes import QuoteWriter
+from models.domain.candles import Candle
 from models.domain.errors import CrossfillError
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import BusItem, Mark, Quote, Trade
@@ -31,53 +38,59 @@ from models.store.shards import shards_count
 from models.store.venues import ensure_venues, next_token
 from workers.backoff import full_jitter
 from workers.connection import Connection, clock_us, steady_s
+from workers.links import CollectorSettings, Companion, Link, Opening, Rate
 from workers.outbox import Outbox
 
 MARK_S = 0.5
 BATCH_S = 0.004  # lets a burst become one message; far below what anybody waits for
 BUS_PAUSE_S = 0.2  # after a failed write
+STANDBY_S = 0.3  # how often a stand-by looks whether it is needed
+CLOSED_S = 5.0  # a connection that has ended waits no longer for its successor
 
 log = structlog.get_logger()
 
 Item = TypeVar("Item", Quote, Trade, Quote | Trade)
+Value = TypeVar("Value")
+
+
+class Lease(Protocol):
+    """The claim to be the one collector that reads a venue (models.bus.leases)."""
+
+    def hold(self) -> bool:
+        """Take or renew it; return whether it is ours. Raises BusUnavailableError."""
+
+    def release(self) -> None:
+        """Give it back. Raises BusUnavailableError."""
 
 
 @dataclass(frozen=True)
-class CollectorSettings:
-    """What a collector must know. `make` builds the protocol of a new connection from its token."""
+class Ports:
+    """What a collector reaches the rest of the system by. `token` and `shards` ask the database."""
 
-    venue: str
-    market: str
-    make: Callable[[int], VenueProtocol]
-    backoff_base_s: float = 1.0
-    backoff_cap_s: float = 60.0
-    healthy_s: float = 60.0  # a connection that lived so long resets the backoff
+    quotes: QuoteWriter
+    history: HistoryWriter
+    lease: Lease
+    token: Callable[[], int]
+    shards: Callable[[], int]
 
 
 class Collector:
     """Keeps one connection to a venue and sends what it brings to the bus.
 
-    `token` and `shards` ask the database; where that is away, connecting is tried again.
+    Where the venue, the bus or the database is away, it tries again.
     """
 
-    def __init__(
-        self,
-        settings: CollectorSettings,
-        writer: QuoteWriter,
-        token: Callable[[], int],
-        shards: Callable[[], int],
-    ) -> None:
+    def __init__(self, settings: CollectorSettings, ports: Ports) -> None:
         self._settings = settings
-        self._writer = writer
-        self._next_token = token
-        self._ask_shards = shards
+        self._ports = ports
         self._shards = 1  # asked for with each connection
-        self._outbox = Outbox(settings.market)
         self._stopping = threading.Event()
         self._reconnects = 0
         self._gaps = 0
         self._messages = 0
+        self._rate = Rate()
         self._bus_down = False
+        self._last: Outbox | None = None  # that of the connection before, for its last prices
         self._log = log.bind(venue=settings.venue, market=settings.market)
 
     def stop(self) -> None:
@@ -85,16 +98,22 @@ class Collector:
         self._stopping.set()
 
     def run(self) -> None:
-        """Connect, and connect again, until stopped."""
-        failures = 0
-        while True:
-            started, announced = steady_s(), False
+        """Connect, and connect again, until stopped; stand by while another collector reads the venue."""
+        failures, standing_by = 0, False
+        while not self._stopping.is_set():
+            if not self._ours(unknown=False):
+                if not standing_by:
+                    self._log.info("standing by")
+                standing_by = True
+                self._stopping.wait(STANDBY_S)
+                continue
+            standing_by, started, announced = False, steady_s(), False
             try:
                 announced = self._session()
             except (websocket.WebSocketException, OSError, CrossfillError) as error:
                 self._log.warning("no connection", error=str(error) or repr(error))
             if self._stopping.is_set():
-                return
+                break
             if steady_s() - started >= self._settings.healthy_s:
                 failures = 0
             wait_s = full_jitter(failures, self._settings.backoff_base_s, self._settings.backoff_cap_s)
@@ -103,74 +122,160 @@ class Collector:
             failures += 1
             self._reconnects += 1
             self._log.info("connecting again", wait_s=round(wait_s, 1))
-            if self._stopping.wait(wait_s):
-                return
+            # The lease may run out meanwhile: a stand-by may be luckier.
+            self._stopping.wait(wait_s)
+        try:
+            self._ports.lease.release()
+        except BusUnavailableError:
+            self._log.info("the lease runs out by itself: the bus does not answer")
+
+    def _ours(self, *, unknown: bool) -> bool:
+        """Say whether this collector is the one to read the venue; `unknown` where nobody can tell."""
+        try:
+            return self._ports.lease.hold()
+        except BusUnavailableError:
+            return unknown
+
+    def _open(self) -> Link:
+        self._shards = self._ports.shards()
+        token = self._ports.token()
+        link = Link(self._settings, token, self._log)
+        self._log.info("connected", token=token)
+        return link
 
     def _session(self) -> bool:
-        """Run one connection; return whether its end was announced, or due."""
-        self._shards = self._ask_shards()
-        token = self._next_token()
-        self._outbox.forget()
-        connection = Connection(self._settings.make(token), self._outbox, self._log)
-        self._log.info("connected", token=token)
+        """Run one connection, and those that replace it; return whether its end was announced."""
+        link = self._open()
+        companion = self._settings.companion and Companion(self._settings.companion, link.outbox, self._log)
+        opening: Opening | None = None
+        if self._last is not None:
+            link.outbox.inherit(self._last)
         try:
-            self._pump(connection, token)
+            while True:
+                opening, successor = self._pump(link, opening)
+                if successor is None:
+                    return link.connection.announced
+                self._log.info("the next connection takes over", token=successor.token)
+                self._end(link)
+                successor.outbox.inherit(link.outbox)
+                link, opening = successor, None
+                if companion is not None:
+                    companion.outbox = link.outbox
         finally:
-            connection.close()
-            self._messages += connection.messages
-            self._gaps += connection.gaps
-            self._outbox.forget()
-            self._flush(self._state(None, token))
-        return connection.announced
+            for each in (opening, companion):
+                if each is not None:
+                    each.close()
+            self._end(link)
+            link.outbox.forget()
+            self._flush(link, self._state(None, link))
 
-    def _pump(self, connection: Connection, token: int) -> None:
-        limits = connection.protocol.limits
-        mark_at = ping_at = 0.0
-        warned = False
-        while not connection.closing.is_set() and not self._stopping.is_set():
-            self._outbox.wait(MARK_S / 2)
+    def _end(self, link: Link) -> None:
+        connection = link.connection
+        connection.close()
+        self._messages += connection.messages
+        self._gaps += connection.gaps
+        self._flush(link)
+        self._remember(link)
+        self._last = link.outbox
+
+    def _pump(self, link: Link, opening: Opening | None) -> tuple[Opening | None, Link | None]:
+        """Send what a connection brings until it ends; return the one that takes over, where there is one."""
+        connection, due = link.connection, _Due(chunk_at=steady_s() + CHUNK_S)
+        while not self._stopping.is_set():
+            link.outbox.wait(MARK_S / 2)
             if connection.stood_still():
-                return
-            self._flush()
+                break
+            self._flush(link)
             now = steady_s()
-            if now - connection.read_at > limits.silence_s:
-                self._log.warning("the venue is silent", seconds=round(now - connection.read_at, 1))
-                return
-            if limits.lifetime_s is not None and now - connection.connected_at > limits.lifetime_s:
-                connection.announced = True
-                return
-            if limits.ping_s is not None and now >= ping_at:
-                ping_at = now + limits.ping_s
-                connection.ping()
-            late = now - connection.connected_at > limits.first_message_s
-            if now >= mark_at and not connection.closing.is_set():
-                mark_at = now + MARK_S
-                self._mark(connection, token, late=late)
-            if late and not warned and connection.protocol.silent():
-                warned = True
-                self._log.warning("streams that never spoke", streams=sorted(connection.protocol.silent()))
+            opening = self._opening(connection, opening, due, now)
+            successor = None if opening is None else opening.link
+            if successor is not None and (successor.connection.warm or connection.closing.is_set()):
+                return None, successor
+            if connection.closing.is_set():
+                if opening is None or now >= connection.read_at + CLOSED_S:
+                    break
+            elif not self._tend(link, due, now):
+                break
             self._stopping.wait(BATCH_S)
+        return opening, None
 
-    def _flush(self, state: CollectorState | None = None) -> None:
+    def _opening(self, connection: Connection, opening: Opening | None, due: "_Due", now: float) -> Opening | None:
+        """Open the next connection where this one must be replaced, and once more where that failed."""
+        if opening is not None and opening.ended:
+            self._log.warning("the next connection failed", error=repr(opening.failed))
+            opening.close()
+            opening = None
+        if opening is None and now >= due.open_at and _must_be_replaced(connection, now):
+            due.open_at = now + self._settings.backoff_base_s
+            opening = Opening(self._open)
+        return opening
+
+    def _tend(self, link: Link, due: "_Due", now: float) -> bool:
+        """Ping, mark and remember where that is due; return whether the connection is to be read on."""
+        connection, limits = link.connection, link.connection.protocol.limits
+        silent_s = now - connection.read_at
+        if silent_s > limits.silence_s:
+            self._log.warning("the venue is silent", seconds=round(silent_s, 1))
+            return False
+        if limits.ping_s is not None and silent_s >= limits.ping_s and now >= due.ping_at:
+            due.ping_at = now + limits.ping_s
+            connection.ping()
+        if connection.unanswered:
+            self._log.warning("the venue has not answered the subscription")
+            return False
+        late = now - connection.connected_at > limits.first_message_s
+        if now >= due.mark_at:
+            due.mark_at = now + MARK_S
+            if not self._ours(unknown=True):
+                self._log.warning("another collector reads the venue now")
+                return False
+            self._mark(link, late=late)
+        if now >= due.chunk_at:
+            due.chunk_at = now + CHUNK_S
+            self._remember(link)
+        if late and not due.warned and connection.protocol.silent():
+            due.warned = True
+            self._log.warning("streams that never spoke", streams=sorted(connection.protocol.silent()))
+        return True
+
+    def _flush(self, link: Link, state: CollectorState | None = None) -> None:
         """Send what has come. What a failed write held is not sent again; the current quotes are."""
-        lost_before = self._outbox.trades_lost
-        items, latest = self._outbox.take()
+        outbox = link.outbox
+        lost_before = outbox.trades_lost
+        items, latest = outbox.take()
         if not items and not latest and state is None:
             return
-        if not self._send(self._by_shard(items), self._by_symbol(latest), state):
-            self._outbox.lost(items)
-        if self._outbox.trades_lost > lost_before:
-            self._log.warning("trades were lost on the way to the bus", trades=self._outbox.trades_lost - lost_before)
+        link.history.take(items, latest, clock_us())
+        if not self._send(link, self._by_shard(items), self._by_symbol(latest), state):
+            outbox.lost(items)
+        if outbox.trades_lost > lost_before:
+            self._log.warning("trades were lost on the way to the bus", trades=outbox.trades_lost - lost_before)
 
-    def _mark(self, connection: Connection, token: int, *, late: bool) -> None:
-        mark = Mark(self._settings.venue, token, clock_us())
+    def _remember(self, link: Link) -> None:
+        """Write the history of the last seconds. Where it cannot be written, those seconds are not covered."""
+        connection = link.connection
+        missed, connection.missed = connection.missed, set()
+        chunks, span = link.history.flush(clock_us(), connection.read_us(), missed)
+        candles: dict[str, list[Candle]] = defaultdict(list)
+        for candle in link.outbox.take_candles():
+            instrument = INSTRUMENTS.of_product(candle.venue, candle.product_id)
+            if instrument is not None:
+                candles[instrument.symbol].append(candle)
+        try:
+            self._ports.history.write(self._by_symbol(chunks), candles, span, clock_us())
+        except BusUnavailableError as error:
+            self._log.warning("the history has a hole: the bus does not answer", error=str(error))
+
+    def _mark(self, link: Link, *, late: bool) -> None:
+        mark = Mark(self._settings.venue, link.token, clock_us())
         products = INSTRUMENTS.products_of(self._settings.venue).values()
         shards = {shard_of(instrument.symbol, self._shards) for instrument in products}
-        quotes, latest = self._outbox.current()
+        quotes, latest = link.outbox.current()
         self._send(
+            link,
             {shard: [mark] for shard in shards},
             self._by_symbol(latest),
-            self._state(connection, token, late=late),
+            self._state(link.connection, link, late=late),
             self._by_shard(quotes),
         )
 
@@ -182,27 +287,30 @@ class Collector:
                 by_shard[shard_of(instrument.symbol, self._shards)].append(item)
         return by_shard
 
-    def _by_symbol(self, latest: Mapping[str, LatestPrice]) -> dict[str, LatestPrice]:
-        found = {pid: INSTRUMENTS.of_product(self._settings.venue, pid) for pid in latest}
-        return {instrument.symbol: latest[pid] for pid, instrument in found.items() if instrument is not None}
+    def _by_symbol(self, by_product: Mapping[str, Value]) -> dict[str, Value]:
+        found = {pid: INSTRUMENTS.of_product(self._settings.venue, pid) for pid in by_product}
+        return {instrument.symbol: by_product[pid] for pid, instrument in found.items() if instrument is not None}
 
-    def _state(self, connection: Connection | None, token: int, *, late: bool = False) -> CollectorState:
+    def _state(self, connection: Connection | None, link: Link, *, late: bool = False) -> CollectorState:
+        messages = self._messages + (connection.messages if connection else 0)
         return CollectorState(
             venue=self._settings.venue,
-            token=token,
+            token=link.token,
             connected_since_us=connection.connected_us if connection else None,
             marked_us=clock_us(),
             market=self._settings.market,
-            messages=self._messages + (connection.messages if connection else 0),
+            messages=messages,
+            messages_per_s=self._rate.of(messages),
             reconnects=self._reconnects,
             gaps=self._gaps + (connection.gaps if connection else 0),
-            conflated=self._outbox.conflated,
-            trades_lost=self._outbox.trades_lost,
+            conflated=link.outbox.conflated,
+            trades_lost=link.outbox.trades_lost,
             silent_streams=sorted(connection.protocol.silent()) if connection and late else [],
         )
 
     def _send(
         self,
+        link: Link,
         by_shard: Mapping[int, Sequence[BusItem]],
         latest: Mapping[str, LatestPrice],
         state: CollectorState | None,
@@ -210,7 +318,7 @@ class Collector:
     ) -> bool:
         """Write to the bus; return whether it could be."""
         try:
-            self._writer.write(by_shard, latest, state, current)
+            self._ports.quotes.write(by_shard, latest, state, current)
         except BusUnavailableError as error:
             if not self._bus_down:
                 self._log.warning("the bus does not answer", error=str(error))
@@ -220,14 +328,32 @@ class Collector:
         if self._bus_down:
             self._bus_down = False
             self._log.info("the bus answers again")
-            self._outbox.current_again()
+            link.outbox.current_again()
         return True
+
+
+@dataclass
+class _Due:
+    """When what is done for a connection from time to time is due again."""
+
+    chunk_at: float
+    mark_at: float = 0.0
+    ping_at: float = 0.0
+    open_at: float = 0.0
+    warned: bool = False
+
+
+def _must_be_replaced(connection: Connection, now: float) -> bool:
+    """Say whether the venue will end a connection: it said so, or the time that it gives one is nearly over."""
+    lifetime_s = connection.protocol.limits.lifetime_s
+    return connection.announced or (lifetime_s is not None and now - connection.connected_at > lifetime_s)
 
 
 def collector_of(venue: str, settings: Settings, database: Database) -> Collector:
     """Build the collector of a venue from the settings; nothing is connected before it runs."""
-    addresses = {"binance": settings.binance_url, "coinbase": settings.coinbase_url}
+    address = settings.venue_urls.get(venue)
     products = list(INSTRUMENTS.products_of(venue))
+    protocol, companion = PROTOCOLS[venue], COMPANIONS.get(venue)
 
     def shards() -> int:
         with database.read() as connection:
@@ -237,30 +363,52 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
         ensure_venues(database, [venue])
         return next_token(database, venue)
 
+    client = connect(settings.bus, timeout_s=2)
     return Collector(
         CollectorSettings(
             venue=venue,
             market=settings.market.value,
-            make=lambda number: PROTOCOLS[venue](addresses.get(venue), products, number),
+            make=lambda number: protocol(address, products, number),
+            companion=None if companion is None else lambda number: companion(address, products, number),
         ),
-        QuoteWriter(connect(settings.bus, timeout_s=2)),
-        token,
-        shards,
+        Ports(
+            QuoteWriter(client),
+            HistoryWriter(client),
+            VenueLease(client, venue, f"{os.getpid()}-{uuid4().hex}"),
+            token,
+            shards,
+        ),
     )
 
 
 def main(arguments: list[str]) -> None:
-    """Run the collector of the venue that is named, until SIGTERM or SIGINT."""
+    """Run the collectors of the venues that are named, each in a thread, until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    if len(arguments) != 1 or arguments[0] not in PROTOCOLS:
-        sys.exit(f"usage: python -m workers.collector {'|'.join(PROTOCOLS)}")
+    if not arguments or not PROTOCOLS.keys() >= set(arguments):
+        sys.exit(f"usage: python -m workers.collector VENUE...; the venues are {', '.join(PROTOCOLS)}")
     settings = Settings()
     database = Database.open(settings.database, pool_size=1)
-    collector = collector_of(arguments[0], settings, database)
+    collectors = [collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)]
+    ended = threading.Event()
+
+    def run(collector: Collector) -> None:
+        try:
+            collector.run()
+        finally:
+            ended.set()
+
+    threads = [threading.Thread(target=run, args=(collector,), name="collector") for collector in collectors]
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: collector.stop())
-    collector.run()
+        signal.signal(number, lambda *_: ended.set())
+    for thread in threads:
+        thread.start()
+    # One that ends unasked has failed: the process ends with it, and whoever started it starts it again.
+    ended.wait()
+    for collector in collectors:
+        collector.stop()
+    for thread in threads:
+        thread.join()
     database.close()
 
 

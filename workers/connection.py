@@ -9,6 +9,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
 
 import structlog
@@ -19,11 +20,14 @@ from exchanges.protocol import (
     Closing,
     Event,
     Gap,
+    Heartbeat,
     LastPrice,
+    Reply,
     Unknown,
     VenueError,
     VenueProtocol,
 )
+from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 from workers.outbox import Outbox
 
@@ -33,6 +37,7 @@ STILL_S_MAX = 3.0  # as long as the loops believe a venue without a mark
 TICK_S = 0.25
 FRAMES_MAX = 50_000  # read and not yet decoded
 COMPLAINTS_MAX = 100
+WARM_S = 2.0  # a quiet stream may not speak for long; a new connection does not wait longer for it
 
 log = structlog.get_logger()
 
@@ -57,7 +62,9 @@ class Connection:
         self.protocol = protocol
         self.messages = 0
         self.gaps = 0
-        self.announced = False  # the end was asked for, by the venue or by its limits: no failure
+        self.missed: set[str] = set()  # products of which something was missed, until somebody takes them
+        self.announced = False  # the venue has said that it will end
+        self.answered = False  # it has said anything of what was asked for
         self.closing = threading.Event()
         self._outbox = outbox
         self._log = log_
@@ -96,10 +103,28 @@ class Connection:
             thread.join(CONNECT_TIMEOUT_S)
         self._socket.shutdown()  # type: ignore[no-untyped-call] # likewise
 
+    @property
+    def warm(self) -> bool:
+        """Whether every stream has spoken, or has had the time to."""
+        return not self.protocol.silent() or steady_s() - self.connected_at > WARM_S
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether what was asked for was not answered in time, so that a venue that lives will never say anything."""
+        return not self.answered and steady_s() - self.connected_at > self.protocol.limits.first_message_s
+
+    def read_us(self) -> int:
+        """Return when something was last read, by the clock that stamps what is read."""
+        return clock_us() - int((steady_s() - self.read_at) * 1e6)
+
     def ping(self) -> None:
         """Ask the venue for a sign of life."""
+        frame = self.protocol.ping_frame(clock_us())
+        self._say(self._socket.ping if frame is None else lambda: self._socket.send(frame))
+
+    def _say(self, send: Callable[[], object]) -> None:
         try:
-            self._socket.ping()
+            send()
         except (websocket.WebSocketException, OSError) as error:
             self._end("the connection broke", error=str(error))
 
@@ -164,17 +189,20 @@ class Connection:
             self.closing.set()
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, Quote | Trade | LastPrice):
+        self.answered = self.answered or not isinstance(event, Heartbeat | Reply | Closing | Unknown)
+        if isinstance(event, Quote | Trade | LastPrice | Candle):
             self._outbox.put(event)
+        elif isinstance(event, Reply):
+            self._say(lambda: self._socket.send(event.frame))
         elif isinstance(event, Gap):
             self.gaps += 1
+            self.missed.add(event.product_id)
             self._log.warning("something was missed", product=event.product_id, trades=event.missed)
             if event.resync:
                 self._end("the book may have missed something too: starting again from a snapshot")
         elif isinstance(event, Closing):
             self._log.info("the venue announces the end of the connection")
             self.announced = True
-            self.closing.set()
         elif isinstance(event, Acknowledged) and event.refused:
             self._complain("streams were refused", streams=", ".join(event.refused))
         elif isinstance(event, VenueError):

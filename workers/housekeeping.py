@@ -5,12 +5,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from models.bus.client import BusUnavailableError, connect, failures
-from models.bus.names import Task, orders_queue
+from models.bus.names import Queue, Task, orders_queue
 from models.bus.wakeups import Wakeups, new_task_id
 from models.settings import Settings
 from models.store.database import Database, now_us
 from models.store.events import prune
-from models.store.jobs import shards_waiting
+from models.store.jobs import jobs_due, shards_waiting
 from workers.celery import app, settings
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def database() -> Database:
 
 @app.task(name=Task.ORDER_SWEEP.value)
 def sweep() -> int:
-    """Wake the shards whose orders wait although nothing is in their queue; return how many."""
-    return sweep_shards(database(), settings)
+    """Wake who has due work although nothing is in the queue for it; return how many wake-ups were sent."""
+    return sweep_due(database(), settings)
 
 
 @app.task(name=Task.EVENT_PRUNE.value)
@@ -46,23 +46,26 @@ def checkpoint() -> None:
     database().checkpoint()
 
 
-def sweep_shards(store: Database, configured: Settings) -> int:
-    """Publish one wake-up for each shard with orders due for two seconds and an empty queue.
+def sweep_due(store: Database, configured: Settings) -> int:
+    """Publish one wake-up for each shard with orders due for two seconds, and one for due jobs, if none is queued.
 
-    A backlog is never read nor published again: one message wakes a shard for all its rows.
+    A backlog is never read nor published again: one message wakes for all rows. Jobs with a due time to
+    come have no message before; this is what wakes a worker for them.
     """
     with store.read() as connection:
         waiting = shards_waiting(connection, now_us(connection) - WAITING_US)
-    if not waiting:
+        due = jobs_due(connection)
+    if not waiting and not due:
         return 0
     client: redis.Redis = connect(configured.broker)
     wakeups = Wakeups(configured.broker)
     try:
         with failures():
             lost = [shard for shard in waiting if not client.llen(orders_queue(shard))]
-        if lost:
-            wakeups.publish({shard: new_task_id() for shard in lost})
-        return len(lost)
+            unseen = due and not client.llen(Queue.JOBS.value)
+        if lost or unseen:
+            wakeups.publish({shard: new_task_id() for shard in lost}, new_task_id() if unseen else None)
+        return len(lost) + unseen
     except BusUnavailableError:
         return 0
     finally:

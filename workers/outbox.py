@@ -9,12 +9,14 @@ import msgspec
 
 from exchanges.protocol import LastPrice
 from models.bus.latest import LatestPrice
+from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 
 # A batch leaves within milliseconds; a quote that had to wait for so long is no news any more.
 BACKLOG_S = 0.25
 QUOTES_MAX = 2_000
 TRADES_MAX = 20_000
+_NO_QUOTE = dict.fromkeys(("bid", "bid_size", "ask", "ask_size", "quote_time_us"))
 
 
 class Outbox:
@@ -35,16 +37,20 @@ class Outbox:
         self._current: dict[str, Quote] = {}
         self._latest: dict[str, LatestPrice] = {}
         self._touched: set[str] = set()
+        self._candles: dict[tuple[str, int], Candle] = {}
         self._lock = threading.Lock()
         self._filled = threading.Event()
 
-    def put(self, item: Quote | Trade | LastPrice) -> None:
+    def put(self, item: Quote | Trade | LastPrice | Candle) -> None:
         """Add an item, a quote under the next number; beyond the bounds the older ones go, counted."""
         with self._lock:
             if isinstance(item, Quote):
                 self._put_quote(item)
             elif isinstance(item, Trade):
                 self._put_trade(item)
+            elif isinstance(item, Candle):
+                self._candles[item.product_id, item.open_time_us] = item
+                return
             else:
                 self._note_last(item, item.price, item.time_us)
         self._filled.set()
@@ -62,6 +68,24 @@ class Outbox:
             items, touched = self._items, self._touched
             self._items, self._touched, self._quotes = [], set(), 0
             return items, {product_id: self._latest[product_id] for product_id in touched}
+
+    def take_candles(self) -> list[Candle]:
+        """Return what was told of candles since the last call: of each its newest form."""
+        with self._lock:
+            taken, self._candles = self._candles, {}
+            return list(taken.values())
+
+    def inherit(self, older: "Outbox") -> None:
+        """Take over the counters of another connection's outbox, and last prices that this one does not know."""
+        with self._lock:
+            self.conflated += older.conflated
+            self.trades_lost += older.trades_lost
+            for product_id, latest in older._latest.items():  # noqa: SLF001 -- the same class
+                mine = self._latest.get(product_id) or msgspec.structs.replace(latest, **_NO_QUOTE, live=False)
+                if mine.last is None:
+                    mine = msgspec.structs.replace(mine, last=latest.last, last_time_us=latest.last_time_us)
+                self._latest[product_id] = mine
+                self._touched.add(product_id)
 
     def current(self) -> tuple[list[Quote], dict[str, LatestPrice]]:
         """Return each product's newest quote that was already taken, and all latest prices by product."""
@@ -95,9 +119,8 @@ class Outbox:
             trades: list[Quote | Trade] = [item for item in self._items if isinstance(item, Trade)]
             self.conflated += len(self._items) - len(trades)
             self._items, self._quotes = trades, 0
-            nothing = dict.fromkeys(("bid", "bid_size", "ask", "ask_size", "quote_time_us"))
             for product_id, latest in self._latest.items():
-                self._latest[product_id] = msgspec.structs.replace(latest, **nothing, live=False)
+                self._latest[product_id] = msgspec.structs.replace(latest, **_NO_QUOTE, live=False)
             self._touched.update(self._latest)
 
     def _append(self, item: Quote | Trade) -> None:

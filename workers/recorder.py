@@ -31,8 +31,7 @@ def record(venue: str, pairs: Sequence[str], duration_s: float, out: Path) -> Pa
         raise RecordError(f"unknown venue {venue!r}; one of {', '.join(PROTOCOLS)}")
     products = [_product(venue, pair) for pair in pairs]
     settings = Settings()
-    own = {"binance": settings.binance_url, "coinbase": settings.coinbase_url}[venue]
-    protocol = PROTOCOLS[venue](own, products, 0)
+    protocol = PROTOCOLS[venue](settings.venue_urls.get(venue), products, 0)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     file = out / f"{venue}_{stamp}.jsonl.gz"
     out.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,12 @@ from exchanges.protocol import (
     check_level,
     unknown,
 )
+from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "binance"
 OWN_URL = "wss://stream.binance.com:9443"
-CHANNELS = ("bookTicker", "trade")
+CHANNELS = ("bookTicker", "trade", "kline_1m")
 
 # Frames begin with the name of their stream, so its channel is found without decoding it first.
 HEAD_BYTES = 64
@@ -29,6 +30,7 @@ HEAD_BYTES = 64
 _envelope = msgspec.json.Decoder(wire.Envelope)
 _book_ticker = msgspec.json.Decoder(wire.BookTickerFrame)
 _trade = msgspec.json.Decoder(wire.TradeFrame)
+_kline = msgspec.json.Decoder(wire.KlineFrame)
 
 
 class Binance:
@@ -57,6 +59,10 @@ class Binance:
         request = {"method": "SUBSCRIBE", "params": list(self._streams), "id": 1}
         return [msgspec.json.encode(request).decode()]
 
+    def ping_frame(self, now_us: int) -> str | None:  # noqa: ARG002 -- the WebSocket's own ping needs no words
+        """Return nothing: the WebSocket's ping is answered."""
+        return None
+
     def silent(self) -> Mapping[str, str]:
         """Return the streams without a payload yet: an unknown one is taken without a word and never speaks."""
         return self._silent
@@ -73,6 +79,10 @@ class Binance:
                 trade = _trade.decode(frame)
                 if trade.stream in self._streams:
                     return self._heard(trade.stream, self._trade(trade.data, received_time_us))
+            elif b"@kline_" in head:
+                kline = _kline.decode(frame)
+                if kline.stream in self._streams:
+                    return self._heard(kline.stream, (self._candle(kline.data.k, received_time_us),))
             return self._control(_envelope.decode(frame), frame)
         except MalformedError as error:
             return (unknown(str(error), frame),)
@@ -122,6 +132,25 @@ class Binance:
         if last is not None and trade.t > last + 1:
             return (made, Gap(trade.s, trade.t - last - 1))
         return (made,)
+
+    def _candle(self, kline: wire.Kline, received_time_us: int) -> Candle:
+        check_level(kline.o, kline.v)
+        return Candle(
+            VENUE,
+            kline.s,
+            self._token,
+            60,
+            kline.t * 1000,
+            kline.o,
+            kline.h,
+            kline.l,
+            kline.c,
+            kline.v,
+            kline.q,
+            kline.n,
+            kline.x,
+            received_time_us,
+        )
 
 
 def _side(price: Decimal, size: Decimal) -> tuple[Decimal | None, Decimal | None]:

@@ -30,6 +30,27 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     m: bool
 
 
+class Kline(msgspec.Struct, frozen=True, gc=False):
+    """A candle. `t`: its open time; `v` and `q`: its volume in base and quote asset; `x`: closed."""
+
+    t: Milliseconds
+    s: str
+    o: Decimal
+    h: Decimal
+    l: Decimal  # noqa: E741 -- the venue's name
+    c: Decimal
+    v: Decimal
+    q: Decimal
+    n: int
+    x: bool
+
+
+class KlineEvent(msgspec.Struct, frozen=True, gc=False):
+    """What a kline stream tells."""
+
+    k: Kline
+
+
 class BookTickerFrame(msgspec.Struct, frozen=True, gc=False):
     """A best bid and ask in the combined form."""
 
@@ -42,6 +63,13 @@ class TradeFrame(msgspec.Struct, frozen=True, gc=False):
 
     stream: str
     data: Trade
+
+
+class KlineFrame(msgspec.Struct, frozen=True, gc=False):
+    """A candle in the combined form."""
+
+    stream: str
+    data: KlineEvent
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):

@@ -84,6 +84,10 @@ class Coinbase:
             for pid in self._product_ids
         ]
 
+    def ping_frame(self, now_us: int) -> str | None:  # noqa: ARG002 -- the WebSocket's own ping needs no words
+        """Return nothing: the WebSocket's ping is answered."""
+        return None
+
     def silent(self) -> Mapping[str, str]:
         """Return the streams that have not spoken yet."""
         return self._silent
@@ -206,6 +210,6 @@ def _malformed(problem: str, frame: bytes) -> Event:
     """Return what to make of a frame that cannot be read: it may have been a part of the book."""
     try:
         kind = _other.decode(frame).type
-    except msgspec.MsgspecError:
+    except MalformedError:
         return unknown(problem, frame, resync=True)
     return unknown(f"type {kind!r}: {problem}", frame, resync=kind in BOOK_TYPES)

@@ -36,6 +36,7 @@ class CollectorState(msgspec.Struct, frozen=True):
     marked_us: int
     market: str
     messages: int = 0
+    messages_per_s: float = 0.0
     reconnects: int = 0
     gaps: int = 0
     conflated: int = 0  # quotes left out because newer ones came before they could be sent

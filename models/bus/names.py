@@ -15,6 +15,7 @@ class Task(StrEnum):
     ORDER_PLACE = "order.place"
     ORDER_SWEEP = "order.sweep"
     EVENT_PRUNE = "event.prune"
+    JOB_RUN = "job.run"
     DATABASE_CHECKPOINT = "database.checkpoint"
 
 
@@ -40,3 +41,23 @@ def current_key(shard: int) -> str:
 def latest_key(symbol: str) -> str:
     """Return the hash of a symbol's latest prices by venue."""
     return f"latest:{symbol}"
+
+
+def history_stream(symbol: str) -> str:
+    """Return the stream of what was seen of a symbol, in chunks."""
+    return f"history:{symbol}"
+
+
+def candles_stream(symbol: str) -> str:
+    """Return the stream of the candles that venues tell of a symbol."""
+    return f"candles:{symbol}"
+
+
+def spans_stream(venue: str) -> str:
+    """Return the stream of the times in which a venue's connections lived."""
+    return f"spans:{venue}"
+
+
+def venue_lease_key(venue: str) -> str:
+    """Return the key of the one collector that reads a venue."""
+    return f"collector:{venue}"

@@ -1,4 +1,4 @@
-"""Wake-ups: the Celery messages that say "there is due work in this shard"."""
+"""Wake-ups: the Celery messages that say "there is due work", in a shard or among the jobs."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 
 from models.bus.broker import celery_options
-from models.bus.names import Task, orders_queue
+from models.bus.names import Queue, Task, orders_queue
 
 PAUSE_S = 1.0  # after a failure nothing is tried for so long: a dead broker costs its callers nothing
 
@@ -32,20 +32,24 @@ class Wakeups:
         self._quiet_until = 0.0
         self._down = False
 
-    def publish(self, tasks: Mapping[int, str]) -> bool:
-        """Wake the owners of shards, by shard number with the task's id; say whether it could be sent.
+    def publish(self, tasks: Mapping[int, str], job_task_id: str | None = None) -> bool:
+        """Wake the owners of shards, by shard number with the task's id, and where asked a worker for jobs.
 
-        Blocks for up to some seconds where the broker is silent, so it never runs on an event loop.
+        Returns whether it could be sent. Blocks for up to some seconds where the broker is silent, so
+        it never runs on an event loop.
         """
         if time.monotonic() < self._quiet_until:
             return False
+        messages = [(Task.ORDER_PLACE, {"shard": shard}, orders_queue(shard), id_) for shard, id_ in tasks.items()]
+        if job_task_id is not None:
+            messages.append((Task.JOB_RUN, {}, Queue.JOBS.value, job_task_id))
         try:
             with self._app.producer_pool.acquire(block=True, timeout=2) as producer:
-                for shard, task_id in tasks.items():
+                for task, arguments, queue, task_id in messages:
                     self._app.send_task(
-                        Task.ORDER_PLACE,
-                        kwargs={"shard": shard},
-                        queue=orders_queue(shard),
+                        task,
+                        kwargs=arguments,
+                        queue=queue,
                         task_id=task_id,
                         producer=producer,
                         ignore_result=True,

@@ -114,7 +114,7 @@ class Book:
         off = frozenset(disabled)
         for instrument in instruments:
             symbol = self._symbols[instrument.symbol] = _Symbol(instrument)
-            for product in instrument.products:
+            for product in instrument.books:
                 venue = self._venues.setdefault(product.venue, _Venue(product.venue, enabled=product.venue not in off))
                 made = venue.products[product.id] = _Product(venue, product.id, symbol, ledger)
                 symbol.products.append(made)

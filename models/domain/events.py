@@ -11,5 +11,6 @@ class EventType(StrEnum):
     ORDER_EXPIRED = "order.expired"
     ORDER_CANCELLED = "order.cancelled"
     ORDER_REJECTED = "order.rejected"
+    JOB_PROGRESS = "job.progress"
     JOB_DONE = "job.done"
     JOB_FAILED = "job.failed"

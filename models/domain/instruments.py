@@ -3,7 +3,7 @@
 One symbol (`LTC-BTC`) names one instrument; each venue that lists it has one product for it, with
 the venue's own name, tick and lot. A product feeds one instrument only.
 
-Evidence for ticks and lots is named beside the table.
+The bundled table, with the evidence for each row, is models.domain.listings.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from functools import cached_property
 
 from models.domain.errors import CrossfillError
+from models.domain.listings import LISTINGS
 
 
 class UnknownSymbolError(CrossfillError):
@@ -37,12 +38,18 @@ class StepError(CrossfillError):
 
 @dataclass(frozen=True)
 class Product:
-    """One book at one venue. `id` is the venue's own name for it, as its frames spell it."""
+    """One book at one venue. `id` is the venue's own name for it, as its frames spell it.
+
+    `min_size` is the smallest order that the venue itself takes. A `price_only` product is an index:
+    it joins averages, has no book and no steps, and nothing can be filled there.
+    """
 
     venue: str
     id: str
     tick: Decimal
     lot: Decimal
+    min_size: Decimal = Decimal(0)
+    price_only: bool = False
 
 
 # A scaled price or size stays below 2^63, so that it fits every column, struct and counter.
@@ -63,19 +70,24 @@ class Instrument:
         return f"{self.base}-{self.quote}"
 
     @cached_property
+    def books(self) -> tuple[Product, ...]:
+        """The products that orders can be filled at."""
+        return tuple(product for product in self.products if not product.price_only)
+
+    @cached_property
     def venues(self) -> frozenset[str]:
-        """The venues that list the instrument."""
-        return frozenset(product.venue for product in self.products)
+        """The venues that list the instrument: an order may be filled there."""
+        return frozenset(product.venue for product in self.books)
 
     @cached_property
     def tick(self) -> Decimal:
         """The finest price step of the instrument's venues."""
-        return min(product.tick for product in self.products)
+        return min(product.tick for product in self.books)
 
     @cached_property
     def lot(self) -> Decimal:
         """The finest size step of the instrument's venues."""
-        return min(product.lot for product in self.products)
+        return min(product.lot for product in self.books)
 
     def scale_price(self, price: Decimal) -> int:
         """Return `price` in ticks. Raises StepError where it is not a whole, positive number of them."""
@@ -105,6 +117,14 @@ def _scale(field: str, value: Decimal, step: Decimal) -> int:
     return scaled
 
 
+# What some venues call an asset.
+ALIASES = {"BTC": "XBT", "DOGE": "XDG"}
+
+
+def _joined(text: str) -> str:
+    return text.replace("-", "").replace("_", "").replace("/", "")
+
+
 class Instruments:
     """The registry: canonical symbols, the spellings that are accepted, and products by venue."""
 
@@ -115,7 +135,11 @@ class Instruments:
             for instrument in self._by_symbol.values()
             for product in instrument.products
         }
-        self._by_joined = {symbol.replace("-", ""): symbol for symbol in self._by_symbol}
+        self._by_joined = {_joined(symbol): symbol for symbol in self._by_symbol}
+        for symbol in self._by_symbol:
+            for name, alias in ALIASES.items():
+                other = "-".join(alias if asset == name else asset for asset in symbol.split("-"))
+                self._by_joined.setdefault(_joined(other), symbol)
 
     def __iter__(self) -> Iterator[Instrument]:
         return iter(self._by_symbol.values())
@@ -125,68 +149,43 @@ class Instruments:
         return self._by_symbol[symbol]
 
     def resolve(self, text: str) -> Instrument:
-        """Return the instrument that `LTCBTC`, `ltc-btc`, `LTC_BTC` or `LTC/BTC` names.
+        """Return the instrument that `LTCBTC`, `ltc-btc`, `LTC_BTC`, `LTC/XBT` or the like names.
 
         Raises UnknownSymbolError with near matches.
         """
-        joined = text.strip().upper()
-        for mark in "-_/":
-            joined = joined.replace(mark, "")
+        joined = _joined(text.strip().upper())
         symbol = self._by_joined.get(joined)
         if symbol is None:
             near = get_close_matches(joined, self._by_joined, n=3, cutoff=0.6)
-            raise UnknownSymbolError(text, [self._by_joined[name] for name in near])
+            raise UnknownSymbolError(text, list(dict.fromkeys(self._by_joined[name] for name in near)))
         return self._by_symbol[symbol]
 
     def of_product(self, venue: str, product_id: str) -> Instrument | None:
         """Return the instrument that a venue's product feeds, or None."""
         return self._by_product.get((venue, product_id))
 
+    @cached_property
+    def venues(self) -> tuple[str, ...]:
+        """Every venue that has a product, sorted."""
+        return tuple(sorted({venue for venue, _ in self._by_product}))
+
     def products_of(self, venue: str) -> Mapping[str, Instrument]:
         """Return the instruments that a venue lists, by the venue's product id."""
         return {pid: inst for (name, pid), inst in self._by_product.items() if name == venue}
 
 
-def _instrument(base: str, quote: str, **products: tuple[str, str, str]) -> Instrument:
-    return Instrument(
-        base,
-        quote,
-        tuple(Product(venue, name, Decimal(tick), Decimal(lot)) for venue, (name, tick, lot) in products.items()),
-    )
+def _listed(table: str) -> Iterator[Instrument]:
+    """Yield the instruments of a table of listings, see models.domain.listings."""
+    by_symbol: dict[str, list[Product]] = {}
+    for line in table.strip().splitlines():
+        symbol, venue, product_id, tick, lot, min_size, _ = line.split()
+        price_only = tick == "-"
+        finest, smallest, least = ("0", "0", "0") if price_only else (tick, lot, min_size)
+        product = Product(venue, product_id, Decimal(finest), Decimal(smallest), Decimal(least), price_only)
+        by_symbol.setdefault(symbol, []).append(product)
+    for symbol, products in by_symbol.items():
+        base, _, quote = symbol.partition("-")
+        yield Instrument(base, quote, tuple(products))
 
 
-# Ticks and lots: Binance from its exchangeInfo of 2021-10-12, Coinbase from its products of
-# 2021-04-17 (its USDT books from its public page, 2026-11). Binance's LTCUSDT tick was 0.1 in that
-# list and has been made finer since; a finer step than the venue's is always safe.
-INSTRUMENTS = Instruments(
-    [
-        _instrument("BTC", "USD", coinbase=("BTC-USD", "0.01", "0.00000001")),
-        _instrument(
-            "BTC",
-            "USDT",
-            binance=("BTCUSDT", "0.01", "0.00001"),
-            coinbase=("BTC-USDT", "0.01", "0.00000001"),
-        ),
-        _instrument("ETH", "USD", coinbase=("ETH-USD", "0.01", "0.00000001")),
-        _instrument(
-            "ETH",
-            "USDT",
-            binance=("ETHUSDT", "0.01", "0.0001"),
-            coinbase=("ETH-USDT", "0.01", "0.00000001"),
-        ),
-        _instrument(
-            "ETH",
-            "BTC",
-            binance=("ETHBTC", "0.000001", "0.0001"),
-            coinbase=("ETH-BTC", "0.00001", "0.00000001"),
-        ),
-        _instrument("LTC", "USD", coinbase=("LTC-USD", "0.01", "0.00000001")),
-        _instrument("LTC", "USDT", binance=("LTCUSDT", "0.01", "0.001")),
-        _instrument(
-            "LTC",
-            "BTC",
-            binance=("LTCBTC", "0.000001", "0.001"),
-            coinbase=("LTC-BTC", "0.000001", "0.00000001"),
-        ),
-    ],
-)
+INSTRUMENTS = Instruments(_listed(LISTINGS))

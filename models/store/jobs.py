@@ -6,20 +6,23 @@ that was overtaken changes nothing.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import JobState, OrderState
 from models.store.database import Database, now_us
 from models.store.events import NewEvent, append
+from models.store.orders import KeyReusedError
 from models.store.rows import JobRow
-from models.store.tables import jobs, orders, shards
+from models.store.tables import idempotency_keys, jobs, orders, shards
 
 ORDER_KIND = "order"
+AVERAGE_KIND = "average"
 ATTEMPTS_MAX = 5
 RETRY_S_MAX = 60
 
@@ -54,7 +57,9 @@ def _job_row(row: Row[Any]) -> JobRow:
         attempts=row.attempts,
         created_us=row.created_us,
         ended_us=row.ended_us,
+        due_us=row.due_us,
         payload=row.payload,
+        progress=row.progress,
         result=row.result,
         error=row.error,
     )
@@ -81,6 +86,73 @@ def list_jobs(
     if before_id is not None:
         query = query.where(jobs.c.id < before_id)
     return [_job_row(row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job for any worker, ready to be stored. It is worked from `due_us` on."""
+
+    id: str
+    owner_id: str
+    kind: str
+    payload: dict[str, Any]
+    created_us: int
+    due_us: int
+    task_id: str | None
+    idempotency_key: str | None
+    fingerprint: str
+
+
+def create(database: Database, new: NewJob) -> JobRow:
+    """Store a job and return it; under an Idempotency-Key that was used before, the job of then.
+
+    Raises KeyReusedError where that was another request, StoreUnavailableError, CommitUnknownError.
+    """
+    try:
+        return _create(database, new)
+    except IntegrityError:
+        # Another process was faster with the same key; now it is there to be seen.
+        return _create(database, new)
+
+
+def _create(database: Database, new: NewJob) -> JobRow:
+    with database.write() as connection:
+        if new.idempotency_key is not None:
+            used = idempotency_keys.c
+            query = select(used.fingerprint, used.job_id).where(
+                used.owner_id == new.owner_id, used.key == new.idempotency_key
+            )
+            before = connection.execute(query).one_or_none()
+            if before is not None:
+                found = job_by_id(connection, new.owner_id, before.job_id)
+                if before.fingerprint != new.fingerprint or found is None:
+                    raise KeyReusedError(new.idempotency_key)
+                return found
+        row = {
+            "id": new.id,
+            "owner_id": new.owner_id,
+            "kind": new.kind,
+            "state": JobState.QUEUED.value,
+            "task_id": new.task_id,
+            "attempts": 0,
+            "due_us": new.due_us,
+            "created_us": new.created_us,
+            "payload": new.payload,
+        }
+        connection.execute(insert(jobs).values(row))
+        if new.idempotency_key is not None:
+            keyed = {"owner_id": new.owner_id, "key": new.idempotency_key, "fingerprint": new.fingerprint}
+            connection.execute(insert(idempotency_keys).values(**keyed, job_id=new.id, created_us=new.created_us))
+        made = job_by_id(connection, new.owner_id, new.id)
+        assert made is not None
+        return made
+
+
+def jobs_due(connection: Connection) -> bool:
+    """Say whether a job that is not an order is due and nobody works it."""
+    now = now_us(connection)
+    query = select(jobs.c.id).where(_free(now)).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def shards_waiting(connection: Connection, before_us: int) -> list[int]:
@@ -130,11 +202,17 @@ def claim_due(database: Database, kinds: Collection[str], worker: str, lease_us:
     return claimed
 
 
-def finish(database: Database, claimed: ClaimedJob, result: dict[str, Any]) -> None:
-    """End a claimed job with its result, and tell its owner. Raises ClaimLostError; then nothing is written."""
+def finish(database: Database, claimed: ClaimedJob, result: dict[str, Any], told: dict[str, Any] | None = None) -> None:
+    """End a claimed job with its result, and tell its owner: of `told`, where the result is long.
+
+    Raises ClaimLostError; then nothing is written.
+    """
     with database.write() as connection:
         now = _fence(connection, claimed)
-        append(connection, [_end(connection, claimed.id, JobState.DONE, now, result=result)], now)
+        event = _end(connection, claimed.id, JobState.DONE, now, result=result)
+        if told is not None:
+            event = replace(event, payload={**event.payload, "result": told})
+        append(connection, [event], now)
 
 
 def fail(database: Database, claimed: ClaimedJob, error: str) -> JobState:
@@ -153,11 +231,32 @@ def fail(database: Database, claimed: ClaimedJob, error: str) -> JobState:
         return JobState.QUEUED
 
 
+def report(database: Database, claimed: ClaimedJob, progress: dict[str, Any], lease_us: int) -> None:
+    """Say how far a claimed job is, tell its owner, and keep it for longer.
+
+    Raises ClaimLostError; then nothing is written.
+    """
+    with database.write() as connection:
+        now = _fence(connection, claimed)
+        values = {"progress": progress, "lease_until_us": now + lease_us}
+        connection.execute(update(jobs).where(jobs.c.id == claimed.id).values(values))
+        append(connection, [_progressed(claimed, progress)], now)
+
+
+def _progressed(claimed: ClaimedJob, progress: dict[str, Any]) -> NewEvent:
+    payload = {"kind": claimed.kind, "progress": progress}
+    return NewEvent(claimed.owner_id, EventType.JOB_PROGRESS, claimed.id, None, payload)
+
+
 def _due(kinds: Collection[str], now: int) -> ColumnElement[bool]:
+    return and_(_free(now), jobs.c.kind.in_(kinds))
+
+
+def _free(now: int) -> ColumnElement[bool]:
     queued = and_(jobs.c.state == JobState.QUEUED.value, jobs.c.due_us <= now)
     left = and_(jobs.c.state == JobState.RUNNING.value, jobs.c.lease_until_us < now)
     # The first two conditions are those of the index of what is due.
-    return and_(jobs.c.ended_us.is_(None), jobs.c.kind != ORDER_KIND, jobs.c.kind.in_(kinds), or_(queued, left))
+    return and_(jobs.c.ended_us.is_(None), jobs.c.kind != ORDER_KIND, or_(queued, left))
 
 
 def _fence(connection: Connection, claimed: ClaimedJob) -> int:

@@ -18,10 +18,10 @@ from models.store.tables import idempotency_keys, jobs, orders, splits
 
 
 class KeyReusedError(CrossfillError):
-    """The Idempotency-Key came before, with another order."""
+    """The Idempotency-Key came before, with another request."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Idempotency-Key {key!r} was used before with another order")
+        super().__init__(f"Idempotency-Key {key!r} was used before with another request")
         self.key = key
 
 
@@ -158,7 +158,7 @@ def _known(connection: Connection, new: Sequence[NewOrder]) -> tuple[_ByKey, _By
         used = idempotency_keys.c
         query = (
             select(used.owner_id, used.key, used.fingerprint, used.job_id, orders.c.id)
-            .join(orders, orders.c.job_id == used.job_id)
+            .outerjoin(orders, orders.c.job_id == used.job_id)  # the key may be another kind of job's
             .where(used.owner_id.in_(owners), used.key.in_(keys))
         )
         for owner_id, key, fingerprint, job_id, order_id in connection.execute(query):

@@ -84,7 +84,9 @@ class JobRow:
     attempts: int
     created_us: int
     ended_us: int | None
+    due_us: int
     payload: dict[str, Any]
+    progress: dict[str, Any] | None
     result: dict[str, Any] | None
     error: str | None
 

@@ -83,6 +83,7 @@ jobs = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("ended_us", BigInteger),
     Column("payload", JSON, nullable=False),
+    Column("progress", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
     Column("error", Text),
     Index("jobs_owner", "owner_id", "id"),

@@ -59,7 +59,7 @@ def test_the_order_of_the_readme_is_filled_in_pieces(system: System) -> None:
             order = client.get(f"/orders/{placed['order']['id']}").json()
     assert order["state"] == "filled"
     assert len(order["splits"]) >= 5
-    assert {split["venue"] for split in order["splits"]} == {"binance", "coinbase"}
+    assert len({split["venue"] for split in order["splits"]}) >= 2
     assert {split["market"] for split in order["splits"]} == {"simulated"}
     assert all(float(split["price"]) > 0.0001 for split in order["splits"])
 

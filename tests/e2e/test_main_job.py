@@ -92,11 +92,10 @@ def _quotes_of(session: Path) -> Iterator[dict[str, str]]:
 
 def _record_synthetic(folder: Path) -> Path:
     """Record a session from the seeded simulator, for machines without recordings."""
-    ports = {"binance": free_port(), "coinbase": free_port(), "control": free_port()}
-    environment = environment_of(folder / "home", {"CROSSFILL_BINANCE_URL": f"ws://127.0.0.1:{ports['binance']}"})
-    arguments = [item for name, port in ports.items() for item in (f"--{name}-port", str(port))]
+    port = free_port()
+    environment = environment_of(folder / "home", {"CROSSFILL_VENUE_URLS": f'{{"binance": "ws://127.0.0.1:{port}"}}'})
     simulator = subprocess.Popen(
-        [sys.executable, "-m", "simulator", *arguments],
+        [sys.executable, "-m", "simulator", "--port", f"binance={port}"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -41,7 +41,7 @@ def _simulator(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[st
 def test_it_says_where_it_listens_and_ends_clean() -> None:
     """One line of JSON; SIGTERM closes connections and ends it with status 0, soon and without a word."""
     with _simulator() as (process, said):
-        assert set(said["ports"]) == {"binance", "coinbase", "control"}
+        assert set(said["ports"]) == {*INSTRUMENTS.venues, "control"}
         assert (said["market"], said["replayed"]) == ("simulated", [])
         with connect(f"ws://127.0.0.1:{said['ports']['binance']}/ws/btcusdt@trade") as client:
             started = time.monotonic()
@@ -57,7 +57,7 @@ def test_it_says_where_it_listens_and_ends_clean() -> None:
 def test_a_taken_port_is_one_sentence() -> None:
     """No traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        command = [sys.executable, "-m", "simulator", "--binance-port", str(taken.getsockname()[1])]
+        command = [sys.executable, "-m", "simulator", "--port", f"binance={taken.getsockname()[1]}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("cannot listen:")
@@ -69,13 +69,13 @@ def test_a_folder_without_a_session_is_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "simulator", "--replay", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("no session of binance or coinbase")
+    assert done.stderr.startswith("no session of binance or coinbase or kraken")
 
 
 def test_one_venue_is_replayed_and_the_other_synthetic(recordings: Path) -> None:
     """A venue without a session gets the synthetic market."""
     with _simulator("--replay", str(recordings), "--speed", "50") as (_, said):
-        assert (said["market"], said["replayed"]) == ("replay", ["binance"])
+        assert (said["market"], said["replayed"]) == ("replay", ["binance", "okx"])
         with connect(f"ws://127.0.0.1:{said['ports']['binance']}/ws/btcusdt@bookTicker") as client:
             assert json.loads(client.recv(timeout=5))["u"] == 50093239212
         with connect(f"ws://127.0.0.1:{said['ports']['coinbase']}") as client:
@@ -96,7 +96,7 @@ def test_faults_by_http() -> None:
         bodies: list[object] = [
             {},
             [],
-            {"venue": "kraken", "fault": "drop"},
+            {"venue": "bitstamp", "fault": "drop"},
             {"venue": "binance", "fault": "flood"},
             {"venue": "binance", "fault": "stall", "seconds": "long"},
             {"venue": "binance", "fault": "stall", "hours": 1},

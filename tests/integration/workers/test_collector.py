@@ -22,9 +22,11 @@ from models.bus.latest import CollectorState
 from models.bus.quotes import QuoteWriter
 from models.domain.quotes import BusItem, Mark, Quote, Trade
 from models.store.database import StoreUnavailableError
+from tests.integration.workers.memory import Held, MemoryHistory
 from tests.services import ROOT
-from workers.collector import Collector, CollectorSettings
+from workers.collector import Collector, Ports
 from workers.connection import STILL_S_MAX, Connection
+from workers.links import CollectorSettings
 from workers.outbox import Outbox
 
 TICKER = '{"stream":"ltcbtc@bookTicker","data":{"u":%d,"s":"LTCBTC","b":"0.001","B":"1","a":"0.002","A":"2"}}'
@@ -92,8 +94,15 @@ def collecting(
 
     Ours.limits = limits or Binance.limits
     options = {"backoff_base_s": 0.05, "backoff_cap_s": 0.1, **settings}
-    made = CollectorSettings("binance", "simulated", lambda number: Ours(url(server), ["LTCBTC"], number), **options)
-    collector = Collector(made, bus, token or itertools.count(1).__next__, lambda: 1)
+    made = CollectorSettings(
+        "binance",
+        "simulated",
+        lambda number: Ours(url(server), ["LTCBTC"], number),
+        None,
+        **options,
+    )
+    ports = Ports(bus, MemoryHistory(), Held(), token or itertools.count(1).__next__, lambda: 1)
+    collector = Collector(made, ports)
     thread = threading.Thread(target=collector.run)
     thread.start()
     try:
@@ -173,7 +182,7 @@ def test_a_stream_that_never_speaks_is_reported() -> None:
     bus = Memory()
     limits = Limits(silence_s=5, first_message_s=0.5, ping_s=0.2)
     with venue(script) as server, collecting(server, bus, limits=limits):
-        until(lambda: bus.states and bus.states[-1].silent_streams == ["ltcbtc@trade"])
+        until(lambda: bus.states and bus.states[-1].silent_streams == ["ltcbtc@kline_1m", "ltcbtc@trade"])
         assert len(bus.of(Quote)) == 1
 
 
@@ -258,7 +267,7 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, database_url: str, red
         **os.environ,
         "CROSSFILL_DATABASE_URL": database_url,
         "CROSSFILL_BROKER_URL": redis_url,
-        "CROSSFILL_BINANCE_URL": "ws://127.0.0.1:1",
+        "CROSSFILL_VENUE_URLS": '{"binance": "ws://127.0.0.1:1"}',
     }
     command = [sys.executable, "-m", "workers.collector", "binance"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:

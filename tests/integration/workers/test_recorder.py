@@ -46,7 +46,7 @@ def session(file: Path) -> list[dict[str, object]]:
 def test_a_session_holds_every_frame_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, as it was sent, decodable again; beside it stands what it was."""
     with venue(5, then_closes=False) as url:
-        monkeypatch.setenv("CROSSFILL_BINANCE_URL", url)
+        monkeypatch.setenv("CROSSFILL_VENUE_URLS", json.dumps({"binance": url}))
         file = record("binance", ["ltc-btc"], 0.5, tmp_path / "new")
     lines = session(file)
     assert [line["f"] for line in lines] == [TICKER % number for number in range(5)]
@@ -63,7 +63,7 @@ def test_a_session_holds_every_frame_with_its_time(tmp_path: Path, monkeypatch: 
 def test_what_came_before_the_connection_broke_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence says how much and where."""
     with venue(3, then_closes=True) as url:
-        monkeypatch.setenv("CROSSFILL_BINANCE_URL", url)
+        monkeypatch.setenv("CROSSFILL_VENUE_URLS", json.dumps({"binance": url}))
         with pytest.raises(RecordError, match="broke after 3 frames"):
             record("binance", ["LTCBTC"], 30, tmp_path)
     [file] = tmp_path.glob("*.jsonl.gz")
@@ -73,7 +73,7 @@ def test_what_came_before_the_connection_broke_is_kept(tmp_path: Path, monkeypat
 
 def test_what_cannot_be_recorded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown venue, a pair that it does not list, a pair that nobody knows, nobody there."""
-    monkeypatch.setenv("CROSSFILL_BINANCE_URL", "ws://127.0.0.1:1")
+    monkeypatch.setenv("CROSSFILL_VENUE_URLS", '{"binance": "ws://127.0.0.1:1"}')
     with pytest.raises(RecordError, match="unknown venue"):
         record("nowhere", ["LTC-BTC"], 1, tmp_path)
     with pytest.raises(RecordError, match="binance does not list BTC-USD; it is listed by coinbase"):

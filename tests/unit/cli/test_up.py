@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from cli.programs import Plan, flower_environment, programs
 from cli.up import Health, UpError, _in_one_line, _market, screen
+from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 from models.settings import Settings
 
@@ -15,9 +16,8 @@ PORTS = {
     "notifier": 8001,
     "flower": 5555,
     "redis": 40001,
-    "binance": 40002,
-    "coinbase": 40003,
-    "simulator_control": 40004,
+    "simulator_control": 40002,
+    **{venue: 40003 + place for place, venue in enumerate(INSTRUMENTS.venues)},
 }
 
 
@@ -58,7 +58,7 @@ def test_the_live_market_needs_no_simulator(plan: Plan) -> None:
     live = Plan(settings=plan.settings, home=plan.home, ports=PORTS, token="t", redis_password="p", market=Market.LIVE)
     listed = programs(live)
     assert "simulator" not in {program.name for program in listed}
-    assert all("CROSSFILL_BINANCE_URL" not in program.environment for program in listed)
+    assert all("CROSSFILL_VENUE_URLS" not in program.environment for program in listed)
     assert all(program.environment["CROSSFILL_MARKET"] == "live" for program in listed)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from exchanges.binance.products import parse
 from exchanges.binance.protocol import Binance
 from exchanges.protocol import Acknowledged, Closing, Event, Gap, LastPrice, Unknown, VenueError
+from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 
 RECORDING = "sessions/binance_spot_btcusdt_2024-08-08.raw.gz"
@@ -37,7 +39,7 @@ def trade(t: int, *, m: bool = True) -> dict[str, object]:
 def test_it_asks_for_all_streams_at_once(protocol: Binance) -> None:
     """One request in the combined form: five messages a second are all that a client may send."""
     [frame] = protocol.subscribe_frames()
-    assert json.loads(frame)["params"] == ["btcusdt@bookTicker", "btcusdt@trade"]
+    assert json.loads(frame)["params"] == ["btcusdt@bookTicker", "btcusdt@trade", "btcusdt@kline_1m"]
     assert protocol.url() == "wss://stream.binance.com:9443/stream"
 
 
@@ -101,9 +103,9 @@ def test_notices_answers_and_nonsense(protocol: Binance, message: object, kind: 
 
 def test_a_stream_that_never_speaks_is_named(protocol: Binance) -> None:
     """An unknown stream is taken without a word, so its silence is all there is to see."""
-    assert set(protocol.silent()) == {"btcusdt@bookTicker", "btcusdt@trade"}
+    assert set(protocol.silent()) == {"btcusdt@bookTicker", "btcusdt@trade", "btcusdt@kline_1m"}
     decode(protocol, ticker(1))
-    assert set(protocol.silent()) == {"btcusdt@trade"}
+    assert set(protocol.silent()) == {"btcusdt@trade", "btcusdt@kline_1m"}
 
 
 def test_the_recording_decodes_to_what_its_text_says(recordings: Path) -> None:
@@ -130,3 +132,39 @@ def test_the_recording_decodes_to_what_its_text_says(recordings: Path) -> None:
                 )
             count += 1
     assert count == 28_040 + 9_757
+
+
+def test_a_kline_is_a_candle(protocol: Binance) -> None:
+    """With both volumes, its number of trades, and whether it is closed; a frame without a field is unknown."""
+    kline = {"t": 60_000, "T": 119_999, "s": "BTCUSDT", "i": "1m", "f": 1, "L": 2, "B": "0", "V": "0", "Q": "0"}
+    kline |= {"o": "1", "c": "2", "h": "3", "l": "0.5", "v": "10", "n": 2, "x": True, "q": "15"}
+    frame = {"stream": "btcusdt@kline_1m", "data": {"e": "kline", "E": 5, "s": "BTCUSDT", "k": kline}}
+    prices = (Decimal(1), Decimal(3), Decimal("0.5"), Decimal(2))
+    expected = Candle("binance", "BTCUSDT", 7, 60, 60_000_000, *prices, Decimal(10), Decimal(15), 2, True, 1_000)
+    assert decode(protocol, frame) == [expected]
+    del kline["q"]
+    [event] = decode(protocol, frame)
+    assert isinstance(event, Unknown)
+
+
+def test_the_list_of_instruments_is_read(recordings: Path) -> None:
+    """Names, steps and least sizes of a recorded list are those of its text; a symbol that is halted does not trade."""
+    line = gzip.decompress((recordings / "instruments/binance_rest_exchangeInfo.txt.gz").read_bytes()).split(b"\n")[0]
+    body = line.partition(b": ")[2]
+    listed = {each.product.id: each for each in parse(body)}
+    raw = {symbol["symbol"]: symbol for symbol in json.loads(body)["symbols"]}
+    assert listed.keys() == raw.keys()
+    filters = {each["filterType"]: each for each in raw["LTCBTC"]["filters"]}
+    assert listed["LTCBTC"].product.tick == Decimal(filters["PRICE_FILTER"]["tickSize"])
+    assert listed["LTCBTC"].product.lot == Decimal(filters["LOT_SIZE"]["stepSize"])
+    assert listed["LTCBTC"].product.min_size == Decimal(filters["LOT_SIZE"]["minQty"])
+    assert (listed["LTCBTC"].base, listed["LTCBTC"].quote) == ("LTC", "BTC")
+    assert {name for name, each in listed.items() if each.trading} == {
+        name for name, symbol in raw.items() if symbol["status"] == "TRADING"
+    }
+
+
+def test_endless_nesting_is_unknown(protocol: Binance) -> None:
+    """A frame that no parser follows to its end is one that is not understood."""
+    [event] = protocol.decode(b'{"a":' * 100_000, 1_000)
+    assert isinstance(event, Unknown)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from exchanges.coinbase.products import parse
 from exchanges.coinbase.protocol import Coinbase
 from exchanges.protocol import Acknowledged, Event, Gap, Heartbeat, LastPrice, Unknown, VenueError
 from models.domain.quotes import Quote, Trade
@@ -161,3 +162,24 @@ def test_the_recording_decodes_to_what_a_plain_book_says(recordings: Path) -> No
             bid, ask = max(books[product]["buy"]), min(books[product]["sell"])
             assert last[product] == (bid, books[product]["buy"][bid], ask, books[product]["sell"][ask])
     assert trades == 97
+
+
+def test_the_list_of_products_is_read(recordings: Path) -> None:
+    """Every product of a recorded list, with its steps; the least size is the lot where none is said."""
+    line = gzip.decompress((recordings / "instruments/coinbase_rest_products.txt.gz").read_bytes()).split(b"\n")[0]
+    body = line.partition(b": ")[2]
+    listed, raw = parse(body), json.loads(body)
+    assert [(each.base, each.quote, each.product.id, each.product.tick) for each in listed] == [
+        (row["base_currency"], row["quote_currency"], row["id"], Decimal(row["quote_increment"])) for row in raw
+    ]
+    row = {**raw[0], "trading_disabled": True}
+    del row["base_min_size"]
+    [off] = parse(json.dumps([row]).encode())
+    assert not off.trading
+    assert off.product.min_size == Decimal(row["base_increment"])
+
+
+def test_endless_nesting_is_unknown(protocol: Coinbase) -> None:
+    """A frame that no parser follows to its end is one that is not understood."""
+    [event] = protocol.decode(b'{"a":' * 100_000, 1_000)
+    assert isinstance(event, Unknown)

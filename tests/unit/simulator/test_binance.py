@@ -11,7 +11,7 @@ from simulator.market import TICK_US, BookChanged, Event, Market, Traded
 
 
 def _answer(session: Session, request: object) -> dict[str, Any]:
-    [text] = session.answer(request if isinstance(request, str) else json.dumps(request))
+    [text] = session.answer(request if isinstance(request, str) else json.dumps(request), 0)
     answer: dict[str, Any] = json.loads(text)
     return answer
 

@@ -7,7 +7,7 @@ import pytest
 
 from models.domain.instruments import INSTRUMENTS
 from simulator.coinbase import WIRE, Session
-from simulator.market import TICK_US, BookChanged, Event, Market, Traded
+from simulator.market import TICK_US, Event, Market, Traded
 
 CHANNELS = ["level2_batch", "ticker", "matches", "heartbeat"]
 
@@ -24,7 +24,7 @@ def session(market: Market) -> Session:
 
 def _answers(session: Session, request: object) -> list[dict[str, Any]]:
     text = request if isinstance(request, str) else json.dumps(request)
-    return [json.loads(frame) for frame in session.answer(text)]
+    return [json.loads(frame) for frame in session.answer(text, 0)]
 
 
 def _subscribe(product_ids: list[str], channels: list[Any], kind: str = "subscribe") -> dict[str, Any]:
@@ -121,9 +121,9 @@ def test_a_trade_is_a_match_with_the_makers_side_and_a_ticker_with_the_takers(ma
     """The same trade is "buy" in one and "sell" in the other; the ticker speaks on trades only."""
     _answers(session, _subscribe(["BTC-USD"], ["matches", "ticker"]))
     seen = 0
-    for event in _events(market):
+    for event in _events(market, 600):
         frames = [json.loads(frame) for frame in session.frames(event)]
-        if isinstance(event, BookChanged) or event.product.id != "BTC-USD":
+        if not isinstance(event, Traded) or event.product.id != "BTC-USD":
             assert frames == []
             continue
         seen += 1
@@ -151,7 +151,7 @@ def test_heartbeats_name_the_last_trade(market: Market, session: Session) -> Non
 def test_a_replay_beats_for_itself_where_the_recording_does_not() -> None:
     """Without recorded heartbeats the session sends its own, with the last trade id played; with them, none."""
     session = Session("/", None)
-    session.answer(json.dumps(_subscribe(["SKL-USD"], CHANNELS)))
+    session.answer(json.dumps(_subscribe(["SKL-USD"], CHANNELS)), 0)
     match = '{"type":"match","trade_id":12,"side":"buy","size":"1","price":"2","product_id":"SKL-USD"}'
     assert session.recorded(match) == match
     [beat] = [json.loads(frame) for frame in session.heartbeats(0, replaying=True)]

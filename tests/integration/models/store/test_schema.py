@@ -15,6 +15,7 @@ from models.store.tables import metadata
 
 # One revision back: what the second migration makes is undone by hand, and the first is stamped.
 UNDO = (
+    "ALTER TABLE jobs DROP COLUMN progress",
     "DROP VIEW fulfilled_order_splits",
     "DROP VIEW fulfilled_orders",
     "UPDATE alembic_version SET version_num = '0001'",

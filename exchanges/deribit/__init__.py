@@ -1,0 +1,1 @@
+"""Deribit v2: spot books and price indexes over JSON-RPC."""

@@ -1,0 +1,1 @@
+"""HTX (once Huobi), spot."""

@@ -1,0 +1,1 @@
+"""Kraken, as seen through its WebSocket API v2."""

@@ -1,0 +1,92 @@
+"""The last two hours of the market: a stream of chunks for each symbol, and one of spans for each venue.
+
+They are bounded by time. Entries are numbered by Redis's clock, some seconds after what they tell.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from models.bus.client import failures
+from models.bus.names import candles_stream, history_stream, spans_stream
+from models.domain.candles import Candle
+from models.domain.history import Chunk, Span
+
+KEPT_S = 7_200
+CHUNK_S = 2.0  # what a chunk holds, about
+KEYFRAME_S = 60.0  # a quiet product's prices are told again so often, so that nobody looks back further
+LATE_S = 10.0  # from the time of what is told to the number of its entry, clocks included
+SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
+
+_encoder = msgspec.msgpack.Encoder(decimal_format="string")
+_chunk = msgspec.msgpack.Decoder(Chunk)
+_span = msgspec.msgpack.Decoder(Span)
+_candles = msgspec.msgpack.Decoder(list[Candle])
+
+
+class HistoryWriter:
+    """A collector's side."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def write(
+        self,
+        chunks: Mapping[str, Chunk],
+        candles: Mapping[str, Sequence[Candle]],
+        span: Span | None,
+        now_us: int,
+    ) -> None:
+        """Append chunks and the venue's own candles by symbol, and the span in which they were seen.
+
+        Raises BusUnavailableError.
+        """
+        oldest = (now_us // 1000) - int((KEPT_S + KEYFRAME_S + LATE_S) * 1000)
+        with failures():
+            pipeline = self._client.pipeline(transaction=False)
+            for symbol, chunk in chunks.items():
+                pipeline.xadd(history_stream(symbol), {b"b": _encoder.encode(chunk)}, minid=oldest)
+            for symbol, told in candles.items():
+                pipeline.xadd(candles_stream(symbol), {b"b": _encoder.encode(told)}, minid=oldest)
+            if span is not None:
+                pipeline.xadd(spans_stream(span.venue), {b"b": _encoder.encode(span)}, minid=oldest)
+            pipeline.execute()
+
+
+def read_chunks(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Chunk]:
+    """Return what may say something of a window of a symbol. Raises BusUnavailableError."""
+    with failures():
+        entries: Any = client.xrange(history_stream(symbol), *_range(start_us, end_us))
+    return [_chunk.decode(fields[b"b"]) for _, fields in entries]
+
+
+def read_spans(client: redis.Redis, venue: str, start_us: int, end_us: int) -> list[Span]:
+    """Return when a venue's connections lived, around a window. Raises BusUnavailableError."""
+    with failures():
+        entries: Any = client.xrange(spans_stream(venue), *_range(start_us, end_us))
+    return [_span.decode(fields[b"b"]) for _, fields in entries]
+
+
+def read_candles(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Candle]:
+    """Return what venues told of a symbol's candles around a window, in order. Raises BusUnavailableError."""
+    with failures():
+        entries: Any = client.xrange(candles_stream(symbol), *_range(start_us, end_us))
+    return [candle for _, fields in entries for candle in _candles.decode(fields[b"b"])]
+
+
+def decode_chunks(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Chunk]:
+    """Return the chunks of a stream's entries as Redis gives them."""
+    return [_chunk.decode(fields[b"b"]) for _, fields in entries]
+
+
+def decode_spans(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Span]:
+    """Return the spans of a stream's entries as Redis gives them."""
+    return [_span.decode(fields[b"b"]) for _, fields in entries]
+
+
+def _range(start_us: int, end_us: int) -> tuple[int, int]:
+    """Return the numbers between which entries may tell of a window."""
+    first = start_us // 1000 - int((KEYFRAME_S + LATE_S) * 1000)
+    return max(0, first), end_us // 1000 + int((CHUNK_S + LATE_S) * 1000)

@@ -1,0 +1,88 @@
+"""The task of jobs: a wake-up that works whatever is due, claimed in the database."""
+
+import socket
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import redis
+import structlog
+
+from models.bus.client import connect
+from models.bus.names import Task
+from models.domain.errors import CrossfillError
+from models.domain.instruments import INSTRUMENTS
+from models.settings import Settings
+from models.store.database import Database
+from models.store.jobs import AVERAGE_KIND, ClaimedJob, ClaimLostError, claim_due, fail, finish, report
+from models.store.venues import switches
+from workers.averages import compute, told_of, wanted_of
+from workers.celery import app, settings
+from workers.housekeeping import database
+
+LEASE_US = 30_000_000  # renewed with each part
+TURN_S = 60.0  # far below the task's time limit; what is left is found by the sweeper
+WORKER = socket.gethostname()
+
+log = structlog.get_logger()
+
+# A job's result, and what its owner is told of it.
+Worked = tuple[dict[str, Any], dict[str, Any]]
+Work = Callable[[Database, redis.Redis, Settings, ClaimedJob], Worked]
+
+
+@cache
+def bus() -> redis.Redis:
+    """Return this process's connection to the bus, made when it is first needed and so after any fork."""
+    return connect(settings.bus)
+
+
+@app.task(name=Task.JOB_RUN.value)
+def run() -> int:
+    """Work the jobs that are due; return how many ended."""
+    return run_due(database(), bus(), settings)
+
+
+def run_due(store: Database, client: redis.Redis, configured: Settings) -> int:
+    """Claim and work jobs until none is due; return how many were worked to their end.
+
+    A job that fails is put back, and fails for good after its last attempt.
+    """
+    ended, until = 0, time.monotonic() + TURN_S
+    while time.monotonic() < until:
+        claimed = claim_due(store, tuple(WORKS), WORKER, LEASE_US)
+        if claimed is None:
+            break
+        try:
+            finish(store, claimed, *WORKS[claimed.kind](store, client, configured, claimed))
+            ended += 1
+        except ClaimLostError as error:
+            log.warning("a job was overtaken", job=claimed.id, error=str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever one job holds, the others never wait for it
+            expected = isinstance(error, CrossfillError)
+            log.warning("a job failed", job=claimed.id, attempt=claimed.attempt, error=repr(error))
+            _put_back(store, claimed, str(error) if expected else f"it could not be computed: {error!r}")
+    return ended
+
+
+def _put_back(store: Database, claimed: ClaimedJob, error: str) -> None:
+    try:
+        fail(store, claimed, error)
+    except ClaimLostError as lost:
+        log.warning("a job was overtaken", job=claimed.id, error=str(lost))
+
+
+def _average(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    with store.read() as connection:
+        enabled = switches(connection)
+
+    def progress(done: int, parts: int) -> None:
+        report(store, claimed, {"done": done, "parts": parts}, LEASE_US)
+
+    wanted = wanted_of(claimed.payload)
+    result = compute(wanted, INSTRUMENTS, client, enabled, configured.market.value, progress)
+    return result, told_of(result)
+
+
+WORKS: dict[str, Work] = {AVERAGE_KIND: _average}
