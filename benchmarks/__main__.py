@@ -3,9 +3,15 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, filled, idle
+from benchmarks import accept, decode, feed, filled, idle
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"accept": accept.main, "filled": filled.main, "idle": idle.main}
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "accept": accept.main,
+    "filled": filled.main,
+    "idle": idle.main,
+    "decode": decode.main,
+    "feed": feed.main,
+}
 
 for name in sys.argv[1:] or BENCHMARKS:
     print(f"\n## {name}\n", flush=True)

@@ -7,7 +7,7 @@ no clock; the collector feeds it frames with the time of their arrival.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Protocol
 
 import msgspec
@@ -121,6 +121,8 @@ class VenueProtocol(Protocol):
 EXCERPT_MAX = 200
 # Powers of ten between which prices and sizes are believed: no Infinity, and nothing whose integer ratio fills memory.
 POWER_MIN, POWER_MAX = -30, 18
+NUMBERS_MAX = 20_000  # about 5 MB
+NUMBER_MARKS = "0123456789.eE+-"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -149,6 +151,39 @@ def check_level(price: Decimal, size: Decimal) -> None:
         and POWER_MIN < size.adjusted() < POWER_MAX
     ):
         raise ValueError(f"no level: {size} at {price}")
+
+
+class Numbers(dict[str, Decimal]):
+    """Numbers by their text, where a venue writes them as texts: a look-up raises ValueError for what is none.
+
+    Prices come again and again: to find one takes a third of the time of making it (0.05 against 0.16
+    us), and it is judged once. Only plain numbers of at least 0 are believed, as in check_level.
+    """
+
+    def __missing__(self, text: str) -> Decimal:
+        if text.strip(NUMBER_MARKS):
+            raise ValueError(f"no number: {text!r}")
+        try:
+            value = Decimal(text)
+        except InvalidOperation as error:
+            raise ValueError(f"no number: {text!r}") from error
+        if value.is_signed() or not (value.is_finite() and POWER_MIN < value.adjusted() < POWER_MAX):
+            raise ValueError(f"no number of at least 0: {text!r}")
+        if len(self) >= NUMBERS_MAX:
+            self.clear()
+        self[text] = value
+        return value
+
+
+numbers = Numbers()
+
+
+def level(price: str, size: str, known: Numbers = numbers) -> tuple[Decimal, Decimal]:
+    """Return a price and a size from their texts. Raises ValueError unless the price is positive."""
+    found = known[price]
+    if not found:
+        raise ValueError(f"no level: {size} at {price}")
+    return found, known[size]
 
 
 def time_us(moment: datetime) -> int:

@@ -83,7 +83,7 @@ class Collector:
     def __init__(self, settings: CollectorSettings, ports: Ports) -> None:
         self._settings = settings
         self._ports = ports
-        self._shards = 1  # asked for with each connection
+        self._shard_of: dict[str, int] = {}  # by product; asked for with each connection
         self._stopping = threading.Event()
         self._reconnects = 0
         self._gaps = 0
@@ -137,7 +137,10 @@ class Collector:
             return unknown
 
     def _open(self) -> Link:
-        self._shards = self._ports.shards()
+        shards, products = self._ports.shards(), INSTRUMENTS.products_of(self._settings.venue)
+        if not shards:
+            raise CrossfillError("the database has no shards yet: run `python -m cli.migrate` first")
+        self._shard_of = {pid: shard_of(instrument.symbol, shards) for pid, instrument in products.items()}
         token = self._ports.token()
         link = Link(self._settings, token, self._log)
         self._log.info("connected", token=token)
@@ -268,12 +271,10 @@ class Collector:
 
     def _mark(self, link: Link, *, late: bool) -> None:
         mark = Mark(self._settings.venue, link.token, clock_us())
-        products = INSTRUMENTS.products_of(self._settings.venue).values()
-        shards = {shard_of(instrument.symbol, self._shards) for instrument in products}
         quotes, latest = link.outbox.current()
         self._send(
             link,
-            {shard: [mark] for shard in shards},
+            {shard: [mark] for shard in set(self._shard_of.values())},
             self._by_symbol(latest),
             self._state(link.connection, link, late=late),
             self._by_shard(quotes),
@@ -282,14 +283,14 @@ class Collector:
     def _by_shard(self, items: Iterable[Item]) -> dict[int, list[Item]]:
         by_shard: dict[int, list[Item]] = defaultdict(list)
         for item in items:
-            instrument = INSTRUMENTS.of_product(item.venue, item.product_id)
-            if instrument is not None:
-                by_shard[shard_of(instrument.symbol, self._shards)].append(item)
+            shard = self._shard_of.get(item.product_id)
+            if shard is not None:
+                by_shard[shard].append(item)
         return by_shard
 
     def _by_symbol(self, by_product: Mapping[str, Value]) -> dict[str, Value]:
-        found = {pid: INSTRUMENTS.of_product(self._settings.venue, pid) for pid in by_product}
-        return {instrument.symbol: by_product[pid] for pid, instrument in found.items() if instrument is not None}
+        found = ((INSTRUMENTS.of_product(self._settings.venue, pid), value) for pid, value in by_product.items())
+        return {instrument.symbol: value for instrument, value in found if instrument is not None}
 
     def _state(self, connection: Connection | None, link: Link, *, late: bool = False) -> CollectorState:
         messages = self._messages + (connection.messages if connection else 0)

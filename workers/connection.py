@@ -37,6 +37,7 @@ STILL_S_MAX = 3.0  # as long as the loops believe a venue without a mark
 TICK_S = 0.25
 FRAMES_MAX = 50_000  # read and not yet decoded
 COMPLAINTS_MAX = 100
+READ_BYTES = 65_536
 WARM_S = 2.0  # a quiet stream may not speak for long; a new connection does not wait longer for it
 
 log = structlog.get_logger()
@@ -50,6 +51,24 @@ def clock_us() -> int:
 def steady_s() -> float:
     """Return seconds that never go back, and that go on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class _Buffered(websocket.WebSocket):
+    """Reads the socket in large pieces; the library asks for a frame's header, length and payload one by one.
+
+    Each of these would be a system call, after which another thread holds the interpreter.
+    """
+
+    _buffer = b""
+    _place = 0
+
+    def _recv(self, bufsize: int) -> bytes:
+        if self._place >= len(self._buffer):
+            self._buffer = super()._recv(READ_BYTES)  # type: ignore[no-untyped-call] # the library ships half its types
+            self._place = 0
+        taken: bytes = self._buffer[self._place : self._place + bufsize]
+        self._place += len(taken)
+        return taken
 
 
 class Connection:
@@ -75,6 +94,7 @@ class Connection:
             timeout=CONNECT_TIMEOUT_S,
             skip_utf8_validation=True,
             enable_multithread=True,
+            class_=_Buffered,
         )
         self.connected_us = clock_us()
         self.connected_at = self.read_at = self._ticked_at = steady_s()

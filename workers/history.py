@@ -16,18 +16,21 @@ Prices = tuple[Decimal | None, Decimal | None, Decimal | None]  # bid, ask, last
 
 
 class _Product:
-    __slots__ = ("prices", "prints", "samples", "told_us")
+    __slots__ = ("at_us", "prices", "prints", "samples", "told_us")
 
     def __init__(self) -> None:
         self.prices: Prices = (None, None, None)
         self.samples: list[Sample] = []
         self.prints: list[Print] = []
         self.told_us = 0
+        self.at_us = 0  # of the latest sample
 
     def tell(self, time_us: int, prices: Prices) -> None:
         if prices == self.prices:
             return
         self.prices = prices
+        # A price that is told at a flush may be later than a frame that was read before it and decoded after it.
+        time_us = self.at_us = max(time_us, self.at_us)
         samples = self.samples
         if len(samples) > 1 and time_us - samples[-2].time_us < SLOT_US:
             samples.pop()
@@ -71,7 +74,8 @@ class History:
         for product_id, product in self._products.items():
             known = product.prices != (None, None, None)
             if known and not product.samples and now_us - product.told_us > KEYFRAME_S * 1e6:
-                product.samples.append(Sample(until_us, *product.prices))
+                product.at_us = max(until_us, product.at_us)
+                product.samples.append(Sample(product.at_us, *product.prices))
             if product.samples or product.prints:
                 samples, prints = tuple(product.samples), tuple(product.prints)
                 chunks[product_id] = Chunk(self._venue, product_id, self._token, samples, prints)

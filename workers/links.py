@@ -42,7 +42,7 @@ class Link:
 
     def __init__(self, settings: CollectorSettings, token: int, log_: structlog.stdlib.BoundLogger) -> None:
         self.token = token
-        self.outbox = Outbox(settings.market)
+        self.outbox = Outbox(settings.venue, settings.market)
         self.connection = Connection(settings.make(token), self.outbox, log_)
         self.history = History(settings.venue, token, self.connection.connected_us)
 

@@ -16,7 +16,6 @@ from models.domain.quotes import Quote, Trade
 BACKLOG_S = 0.25
 QUOTES_MAX = 2_000
 TRADES_MAX = 20_000
-_NO_QUOTE = dict.fromkeys(("bid", "bid_size", "ask", "ask_size", "quote_time_us"))
 
 
 class Outbox:
@@ -26,7 +25,8 @@ class Outbox:
     came in and did not go out.
     """
 
-    def __init__(self, market: str) -> None:
+    def __init__(self, venue: str, market: str) -> None:
+        self._venue = venue
         self.conflated = 0
         self.trades_lost = 0
         self._market = market
@@ -34,8 +34,8 @@ class Outbox:
         self._quotes = 0
         self._since = 0.0  # when the oldest of the waiting items came
         self._number = 0
-        self._current: dict[str, Quote] = {}
-        self._latest: dict[str, LatestPrice] = {}
+        self._current: dict[str, Quote] = {}  # by product: its newest quote
+        self._lasts: dict[str, tuple[Decimal, int]] = {}  # by product: its last price, and when that was
         self._touched: set[str] = set()
         self._candles: dict[tuple[str, int], Candle] = {}
         self._lock = threading.Lock()
@@ -52,8 +52,9 @@ class Outbox:
                 self._candles[item.product_id, item.open_time_us] = item
                 return
             else:
-                self._note_last(item, item.price, item.time_us)
-        self._filled.set()
+                self._note_last(item.product_id, item.price, item.time_us)
+        if not self._filled.is_set():
+            self._filled.set()
 
     def wait(self, wait_s: float) -> None:
         """Wait for something to take, up to a time."""
@@ -67,7 +68,7 @@ class Outbox:
                 self._conflate()
             items, touched = self._items, self._touched
             self._items, self._touched, self._quotes = [], set(), 0
-            return items, {product_id: self._latest[product_id] for product_id in touched}
+            return items, {product_id: self._latest(product_id) for product_id in touched}
 
     def take_candles(self) -> list[Candle]:
         """Return what was told of candles since the last call: of each its newest form."""
@@ -80,19 +81,17 @@ class Outbox:
         with self._lock:
             self.conflated += older.conflated
             self.trades_lost += older.trades_lost
-            for product_id, latest in older._latest.items():  # noqa: SLF001 -- the same class
-                mine = self._latest.get(product_id) or msgspec.structs.replace(latest, **_NO_QUOTE, live=False)
-                if mine.last is None:
-                    mine = msgspec.structs.replace(mine, last=latest.last, last_time_us=latest.last_time_us)
-                self._latest[product_id] = mine
-                self._touched.add(product_id)
+            lasts = older._lasts  # noqa: SLF001 -- the same class
+            self._lasts = {**lasts, **self._lasts}
+            self._touched.update(lasts)
 
     def current(self) -> tuple[list[Quote], dict[str, LatestPrice]]:
         """Return each product's newest quote that was already taken, and all latest prices by product."""
         with self._lock:
             waiting = {item.product_id for item in self._items if isinstance(item, Quote)}
             quotes = [quote for product_id, quote in self._current.items() if product_id not in waiting]
-            return quotes, dict(self._latest)
+            known = {*self._current, *self._lasts}
+            return quotes, {product_id: self._latest(product_id) for product_id in known}
 
     def lost(self, items: Sequence[Quote | Trade]) -> None:
         """Count items that were taken and could not be written."""
@@ -108,20 +107,18 @@ class Outbox:
             waiting = {item.product_id for item in self._items if isinstance(item, Quote)}
             for quote in [quote for product_id, quote in self._current.items() if product_id not in waiting]:
                 self._put_quote(quote)
-            self._touched.update(self._latest)
+            self._touched.update(self._lasts)
         self._filled.set()
 
     def forget(self) -> None:
         """Forget an old connection's quotes, sent or not, and number from 1 again; trades and last prices stay."""
         with self._lock:
             self._number = 0
+            self._touched.update(self._current, self._lasts)
             self._current.clear()
             trades: list[Quote | Trade] = [item for item in self._items if isinstance(item, Trade)]
             self.conflated += len(self._items) - len(trades)
             self._items, self._quotes = trades, 0
-            for product_id, latest in self._latest.items():
-                self._latest[product_id] = msgspec.structs.replace(latest, **_NO_QUOTE, live=False)
-            self._touched.update(self._latest)
 
     def _append(self, item: Quote | Trade) -> None:
         if not self._items:
@@ -134,15 +131,6 @@ class Outbox:
         numbered = msgspec.structs.replace(quote, number=self._number)
         self._append(numbered)
         self._current[quote.product_id] = numbered
-        self._latest[quote.product_id] = msgspec.structs.replace(
-            self._latest.get(quote.product_id) or self._nothing(quote),
-            bid=quote.bid_price,
-            bid_size=quote.bid_size,
-            ask=quote.ask_price,
-            ask_size=quote.ask_size,
-            live=quote.live,
-            quote_time_us=quote.received_time_us,
-        )
         self._quotes += 1
         if self._quotes > QUOTES_MAX:
             self._conflate()
@@ -157,7 +145,7 @@ class Outbox:
         self._append(trade)
         # A trade from before the subscription may be hours old; it is no older for being told now.
         told = trade.exchange_time_us if trade.before else None
-        self._note_last(trade, trade.price, trade.received_time_us if told is None else told)
+        self._note_last(trade.product_id, trade.price, trade.received_time_us if told is None else told)
         if len(self._items) - self._quotes > TRADES_MAX:
             self._drop_trades()
 
@@ -167,12 +155,18 @@ class Outbox:
         self.trades_lost += len(lost)
         self._items = [item for item in self._items if id(item) not in lost]
 
-    def _note_last(self, item: Trade | LastPrice, price: Decimal, time_us: int) -> None:
-        before = self._latest.get(item.product_id) or self._nothing(item)
-        if before.last_time_us is None or time_us >= before.last_time_us:
-            self._latest[item.product_id] = msgspec.structs.replace(before, last=price, last_time_us=time_us)
-            self._touched.add(item.product_id)
+    def _note_last(self, product_id: str, price: Decimal, time_us: int) -> None:
+        before = self._lasts.get(product_id)
+        if before is None or time_us >= before[1]:
+            self._lasts[product_id] = (price, time_us)
+            self._touched.add(product_id)
 
-    def _nothing(self, item: Quote | Trade | LastPrice) -> LatestPrice:
-        nothing = (None,) * 6
-        return LatestPrice(item.venue, item.product_id, *nothing, False, None, self._market)  # noqa: FBT003 -- live
+    def _latest(self, product_id: str) -> LatestPrice:
+        last, last_us = self._lasts.get(product_id, (None, None))
+        quote = self._current.get(product_id)
+        if quote is None:
+            nothing = (None,) * 4
+            return LatestPrice(self._venue, product_id, last, last_us, *nothing, False, None, self._market)  # noqa: FBT003 -- live
+        sides = (quote.bid_price, quote.bid_size, quote.ask_price, quote.ask_size)
+        live, told_us = quote.live, quote.received_time_us
+        return LatestPrice(self._venue, product_id, last, last_us, *sides, live, told_us, self._market)

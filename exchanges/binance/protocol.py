@@ -1,6 +1,6 @@
 """Binance spot's market streams (binance-spot-api-docs, web-socket-streams.md)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -14,7 +14,8 @@ from exchanges.protocol import (
     Limits,
     MalformedError,
     VenueError,
-    check_level,
+    level,
+    numbers,
     unknown,
 )
 from models.domain.candles import Candle
@@ -23,9 +24,6 @@ from models.domain.quotes import Quote, Trade
 VENUE = "binance"
 OWN_URL = "wss://stream.binance.com:9443"
 CHANNELS = ("bookTicker", "trade", "kline_1m")
-
-# Frames begin with the name of their stream, so its channel is found without decoding it first.
-HEAD_BYTES = 64
 
 _envelope = msgspec.json.Decoder(wire.Envelope)
 _book_ticker = msgspec.json.Decoder(wire.BookTickerFrame)
@@ -47,6 +45,8 @@ class Binance:
         self._token = token
         self._streams = {f"{pid.lower()}@{channel}": pid for pid in product_ids for channel in CHANNELS}
         self._silent = dict(self._streams)
+        # By how their frames begin, so that a frame's kind is known without decoding it first.
+        self._readers = {b'{"stream":"' + stream.encode(): self._reader(stream) for stream in self._streams}
         self._updates: dict[str, int] = {}
         self._trades: dict[str, int] = {}
 
@@ -69,28 +69,23 @@ class Binance:
 
     def decode(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
         """Return what a frame says."""
-        head = frame[:HEAD_BYTES]
         try:
-            if b'@bookTicker"' in head:
-                ticker = _book_ticker.decode(frame)
-                if ticker.stream in self._streams:
-                    return self._heard(ticker.stream, self._quote(ticker.data, received_time_us))
-            elif b'@trade"' in head:
-                trade = _trade.decode(frame)
-                if trade.stream in self._streams:
-                    return self._heard(trade.stream, self._trade(trade.data, received_time_us))
-            elif b"@kline_" in head:
-                kline = _kline.decode(frame)
-                if kline.stream in self._streams:
-                    return self._heard(kline.stream, (self._candle(kline.data.k, received_time_us),))
-            return self._control(_envelope.decode(frame), frame)
+            read = self._readers.get(frame.partition(b'",')[0])
+            if read is not None:
+                return read(frame, received_time_us)
+            envelope = _envelope.decode(frame)
+            if envelope.stream in self._streams:  # written with other spaces
+                return self._reader(envelope.stream)(frame, received_time_us)
+            return self._control(envelope, frame)
         except MalformedError as error:
             return (unknown(str(error), frame),)
 
-    def _heard(self, stream: str, events: Sequence[Event]) -> Sequence[Event]:
-        if self._silent:
-            self._silent.pop(stream, None)
-        return events
+    def _reader(self, stream: str) -> Callable[[bytes, int], Sequence[Event]]:
+        readers = {"bookTicker": self._quote, "trade": self._trade, "kline_1m": self._candle}
+        return readers[stream.partition("@")[2]]
+
+    def _heard(self, symbol: str, channel: str) -> None:
+        self._silent.pop(f"{symbol.lower()}@{channel}", None)
 
     def _control(self, envelope: wire.Envelope, frame: bytes) -> Sequence[Event]:
         if envelope.e == "serverShutdown" or envelope.stream == "!serverShutdown":
@@ -103,16 +98,29 @@ class Binance:
             return (Acknowledged(),)
         return (unknown("no stream, answer or notice", frame),)
 
-    def _quote(self, ticker: wire.BookTicker, received_time_us: int) -> Sequence[Event]:
-        if ticker.u <= self._updates.get(ticker.s, -1):
+    def _quote(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
+        ticker = _book_ticker.decode(frame).data
+        symbol = ticker.s
+        if self._silent:
+            self._heard(symbol, "bookTicker")
+        if ticker.u <= self._updates.get(symbol, -1):
             return ()
-        bid, ask = _side(ticker.b, ticker.B), _side(ticker.a, ticker.A)
-        self._updates[ticker.s] = ticker.u
+        bid: Decimal | None = numbers[ticker.b]
+        ask: Decimal | None = numbers[ticker.a]
+        bid_size: Decimal | None = numbers[ticker.B]
+        ask_size: Decimal | None = numbers[ticker.A]
+        if not (bid and bid_size and ask and ask_size):
+            (bid, bid_size), (ask, ask_size) = _side(bid, bid_size), _side(ask, ask_size)
+        self._updates[symbol] = ticker.u
         # Live: it comes tick by tick, with sizes.
-        return (Quote(VENUE, ticker.s, self._token, 0, *bid, *ask, True, None, received_time_us),)  # noqa: FBT003 -- live
+        quote = Quote(VENUE, symbol, self._token, 0, bid, bid_size, ask, ask_size, True, None, received_time_us)  # noqa: FBT003 -- live
+        return (quote,)
 
-    def _trade(self, trade: wire.Trade, received_time_us: int) -> Sequence[Event]:
-        check_level(trade.p, trade.q)
+    def _trade(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
+        trade = _trade.decode(frame).data
+        if self._silent:
+            self._heard(trade.s, "trade")
+        price, size = level(trade.p, trade.q)
         last = self._trades.get(trade.s)
         if last is not None and trade.t <= last:
             return ()
@@ -123,8 +131,8 @@ class Binance:
             trade.s,
             self._token,
             str(trade.t),
-            trade.p,
-            trade.q,
+            price,
+            size,
             "sell" if trade.m else "buy",
             trade.T * 1000,
             received_time_us,
@@ -133,29 +141,34 @@ class Binance:
             return (made, Gap(trade.s, trade.t - last - 1))
         return (made,)
 
-    def _candle(self, kline: wire.Kline, received_time_us: int) -> Candle:
-        check_level(kline.o, kline.v)
-        return Candle(
+    def _candle(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
+        kline = _kline.decode(frame).data.k
+        if self._silent:
+            self._heard(kline.s, "kline_1m")
+        opened, high, low, close = (level(price, kline.v)[0] for price in (kline.o, kline.h, kline.l, kline.c))
+        candle = Candle(
             VENUE,
             kline.s,
             self._token,
             60,
             kline.t * 1000,
-            kline.o,
-            kline.h,
-            kline.l,
-            kline.c,
-            kline.v,
-            kline.q,
+            opened,
+            high,
+            low,
+            close,
+            numbers[kline.v],
+            numbers[kline.q],
             kline.n,
             kline.x,
             received_time_us,
         )
+        return (candle,)
 
 
-def _side(price: Decimal, size: Decimal) -> tuple[Decimal | None, Decimal | None]:
+def _side(price: Decimal | None, size: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
     """Return a side of the book, or nothing where it is empty (price and size are 0 then)."""
     if not size:
         return None, None
-    check_level(price, size)
+    if not price:
+        raise ValueError(f"no level: {size} at {price}")
     return price, size

@@ -1,6 +1,5 @@
-"""Binance's frames, in its own field names. Numbers are texts there; they become Decimals untouched."""
+"""Binance's frames, in its own field names. Numbers are texts there, and become Decimals in the protocol."""
 
-from decimal import Decimal
 from typing import Annotated
 
 import msgspec
@@ -13,10 +12,10 @@ class BookTicker(msgspec.Struct, frozen=True, gc=False):
 
     u: int
     s: str
-    b: Decimal
-    B: Decimal
-    a: Decimal
-    A: Decimal
+    b: str
+    B: str
+    a: str
+    A: str
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
@@ -24,8 +23,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
     s: str
     t: int
-    p: Decimal
-    q: Decimal
+    p: str
+    q: str
     T: Milliseconds
     m: bool
 
@@ -35,12 +34,12 @@ class Kline(msgspec.Struct, frozen=True, gc=False):
 
     t: Milliseconds
     s: str
-    o: Decimal
-    h: Decimal
-    l: Decimal  # noqa: E741 -- the venue's name
-    c: Decimal
-    v: Decimal
-    q: Decimal
+    o: str
+    h: str
+    l: str  # noqa: E741 -- the venue's name
+    c: str
+    v: str
+    q: str
     n: int
     x: bool
 
@@ -54,21 +53,18 @@ class KlineEvent(msgspec.Struct, frozen=True, gc=False):
 class BookTickerFrame(msgspec.Struct, frozen=True, gc=False):
     """A best bid and ask in the combined form."""
 
-    stream: str
     data: BookTicker
 
 
 class TradeFrame(msgspec.Struct, frozen=True, gc=False):
     """A trade in the combined form."""
 
-    stream: str
     data: Trade
 
 
 class KlineFrame(msgspec.Struct, frozen=True, gc=False):
     """A candle in the combined form."""
 
-    stream: str
     data: KlineEvent
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from sortedcontainers import SortedDict
 
-from exchanges.protocol import check_level
+from exchanges.protocol import Numbers, level
 
 Best = tuple[Decimal | None, Decimal | None, Decimal | None, Decimal | None]
 
@@ -19,23 +19,23 @@ class Levels:
 
     __slots__ = ("_asks", "_bids", "_changed", "_shown")
 
-    def __init__(self, bids: Sequence[tuple[Decimal, Decimal]], asks: Sequence[tuple[Decimal, Decimal]]) -> None:
-        for side in (bids, asks):
-            for price, size in side:
-                check_level(price, size)
-        self._bids = SortedDict((price, size) for price, size in bids if size)
-        self._asks = SortedDict((price, size) for price, size in asks if size)
+    def __init__(self, bids: Sequence[tuple[str, str]], asks: Sequence[tuple[str, str]]) -> None:
+        # Thousands of levels that are read once: they would drive out of `numbers` what comes again.
+        believed = Numbers()
+        self._bids = SortedDict(found for each in bids if (found := level(*each, believed))[1])
+        self._asks = SortedDict(found for each in asks if (found := level(*each, believed))[1])
         self._shown: Best = (None, None, None, None)
         self._changed = True  # at the best prices; most updates are far from them
 
-    def change(self, changes: Sequence[tuple[str, Decimal, Decimal]]) -> None:
+    def change(self, changes: Sequence[tuple[str, str, str]]) -> None:
         """Set what levels hold, all of them or, where one is malformed (ValueError), none."""
-        for side, price, size in changes:
-            check_level(price, size)
+        found = []
+        for side, price_text, size_text in changes:
             if side not in ("buy", "sell"):
                 raise ValueError(f"no side: {side!r}")
+            found.append((side, *level(price_text, size_text)))
         best_bid, _, best_ask, _ = self._shown
-        for side, price, size in changes:
+        for side, price, size in found:
             if side == "buy":
                 levels, best = self._bids, best_bid is None or price >= best_bid
             else:

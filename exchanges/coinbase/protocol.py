@@ -17,7 +17,8 @@ from exchanges.protocol import (
     Limits,
     MalformedError,
     VenueError,
-    check_level,
+    level,
+    numbers,
     time_us,
     unknown,
 )
@@ -144,12 +145,12 @@ class Coinbase:
         return (Quote(VENUE, message.product_id, self._token, 0, *best, True, moment, received),)  # noqa: FBT003 -- live
 
     def _ticker(self, message: wire.Ticker, received: int) -> Sequence[Event]:
-        check_level(message.price, Decimal(1))
+        price = level(message.price, "1")[0]
         product_id = message.product_id
         moment = None if message.time is None else time_us(message.time)
         # The first of a connection repeats a trade that may be hours old.
         first = f"ticker:{product_id}" in self._silent
-        last = LastPrice(VENUE, product_id, message.price, moment if first and moment is not None else received)
+        last = LastPrice(VENUE, product_id, price, moment if first and moment is not None else received)
         if product_id in self._levels:
             return (last,)  # the live quote is the better one
         bid = _side(message.best_bid, message.best_bid_size)
@@ -172,14 +173,14 @@ class Coinbase:
         return (trade,)
 
     def _trade(self, message: wire.Match, received: int, *, before: bool) -> Trade:
-        check_level(message.price, message.size)
+        price, size = level(message.price, message.size)
         return Trade(
             VENUE,
             message.product_id,
             self._token,
             str(message.trade_id),
-            message.price,
-            message.size,
+            price,
+            size,
             "sell" if message.side == "buy" else "buy",
             time_us(message.time),
             received,
@@ -198,12 +199,10 @@ class Coinbase:
         return (Heartbeat(), Gap(product_id, known - last, resync=True))
 
 
-def _side(price: Decimal, size: Decimal | None) -> tuple[Decimal | None, Decimal | None]:
+def _side(price: str, size: str | None) -> tuple[Decimal | None, Decimal | None]:
     """Return a side of a ticker, or nothing where it is empty (price 0)."""
-    if not price:
-        return None, None
-    check_level(price, size or Decimal(0))
-    return price, size
+    found = numbers[price]
+    return (found, None if size is None else numbers[size]) if found else (None, None)
 
 
 def _malformed(problem: str, frame: bytes) -> Event:

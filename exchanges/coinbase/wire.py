@@ -1,6 +1,5 @@
-"""Coinbase Exchange's frames, in its own field names. Prices and sizes become Decimals untouched."""
+"""Coinbase Exchange's frames, in its own field names. Prices and sizes are texts, and stay so here."""
 
-from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -35,8 +34,8 @@ class Match(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="match"
 
     trade_id: int
     side: Side
-    size: Decimal
-    price: Decimal
+    size: str
+    price: str
     product_id: str
     time: AwareTime
 
@@ -49,20 +48,20 @@ class Ticker(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="ticke
     """Prices as of the last trade, and so no live best bid and ask. Sizes were not sent before 2022."""
 
     product_id: str
-    price: Decimal
-    best_bid: Decimal
-    best_ask: Decimal
+    price: str
+    best_bid: str
+    best_ask: str
     time: AwareTime | None = None
-    best_bid_size: Decimal | None = None
-    best_ask_size: Decimal | None = None
+    best_bid_size: str | None = None
+    best_ask_size: str | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="type", tag="snapshot"):
     """The whole book."""
 
     product_id: str
-    bids: list[tuple[Decimal, Decimal]]
-    asks: list[tuple[Decimal, Decimal]]
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
     time: AwareTime | None = None
 
 
@@ -70,7 +69,7 @@ class L2Update(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="l2u
     """Changes of the book: side, price and what the level holds now; 0 deletes it."""
 
     product_id: str
-    changes: list[tuple[str, Decimal, Decimal]]
+    changes: list[tuple[str, str, str]]
     time: AwareTime | None = None
 
 

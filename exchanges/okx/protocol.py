@@ -17,7 +17,8 @@ from exchanges.protocol import (
     Limits,
     MalformedError,
     VenueError,
-    check_level,
+    level,
+    numbers,
     unknown,
 )
 from models.domain.candles import Candle
@@ -57,15 +58,13 @@ class _Quotes(_Stream):
         for bbo in _bbo.decode(frame).data:
             bid_price = bid_size = ask_price = ask_size = None
             if bbo.bids:
-                best = bbo.bids[0]
-                check_level(best.px, best.sz)
-                if best.sz:
-                    bid_price, bid_size = best.px, best.sz
+                price, size = level(bbo.bids[0].px, bbo.bids[0].sz)
+                if size:
+                    bid_price, bid_size = price, size
             if bbo.asks:
-                best = bbo.asks[0]
-                check_level(best.px, best.sz)
-                if best.sz:
-                    ask_price, ask_size = best.px, best.sz
+                price, size = level(bbo.asks[0].px, bbo.asks[0].sz)
+                if size:
+                    ask_price, ask_size = price, size
             # On a quiet book the same one comes again about each minute.
             if bbo.seqId is not None:
                 if bbo.seqId <= self._last:
@@ -93,12 +92,11 @@ class _Quotes(_Stream):
 class _Trades(_Stream):
     def read(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
         trades = _trades.decode(frame).data
-        for trade in trades:
-            check_level(trade.px, trade.sz)
+        levels = [level(trade.px, trade.sz) for trade in trades]  # all of them or none
         # A stream begins by repeating the last trade before it, however old (measured on a recording of 2022).
         taken_us = 0 if self.heard else self.taken_us
         events: list[Event] = []
-        for trade in trades:
+        for trade, (price, size) in zip(trades, levels, strict=True):
             trade_id, last = trade.tradeId, self._last
             if trade_id <= last:
                 continue
@@ -110,8 +108,8 @@ class _Trades(_Stream):
                     self._product_id,
                     self._token,
                     str(trade_id),
-                    trade.px,
-                    trade.sz,
+                    price,
+                    size,
                     trade.side,
                     time_us,
                     received_time_us,
@@ -127,31 +125,29 @@ class _Trades(_Stream):
 class _Candles(_Stream):
     def read(self, frame: bytes, received_time_us: int) -> Sequence[Event]:
         candles = _candle.decode(frame).data
-        for candle in candles:
-            check_level(candle.o, candle.vol)
-            check_level(candle.h, candle.volCcyQuote)
-            check_level(candle.l, candle.vol)
-            check_level(candle.c, candle.vol)
+        made = [_made(candle, self._product_id, self._token, received_time_us) for candle in candles]
         self.heard = True
-        return [
-            Candle(
-                VENUE,
-                self._product_id,
-                self._token,
-                60,
-                candle.ts * 1000,
-                candle.o,
-                candle.h,
-                candle.l,
-                candle.c,
-                candle.vol,
-                candle.volCcyQuote,
-                None,
-                candle.confirm == "1",
-                received_time_us,
-            )
-            for candle in candles
-        ]
+        return made
+
+
+def _made(candle: wire.Candle, product_id: str, token: int, received_time_us: int) -> Candle:
+    opened, high, low, close = (level(price, candle.vol)[0] for price in (candle.o, candle.h, candle.l, candle.c))
+    return Candle(
+        VENUE,
+        product_id,
+        token,
+        60,
+        candle.ts * 1000,
+        opened,
+        high,
+        low,
+        close,
+        numbers[candle.vol],
+        numbers[candle.volCcyQuote],
+        None,
+        candle.confirm == "1",
+        received_time_us,
+    )
 
 
 class _Endpoint:

@@ -1,6 +1,5 @@
-"""OKX's frames, in its own field names. Numbers are texts there: Decimals untouched, or integers (counters, times)."""
+"""OKX's frames, in its own field names. Its numbers are texts; counters and times become integers here."""
 
-from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,8 +18,8 @@ class Arg(msgspec.Struct, frozen=True, gc=False):
 class Level(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The beginning of `[price, size, "0", orders]`."""
 
-    px: Decimal
-    sz: Decimal
+    px: str
+    sz: str
 
 
 class Bbo(msgspec.Struct, frozen=True, gc=False):
@@ -36,8 +35,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     """What one taker traded at one price. `side` is the taker's; `tradeId` is the last of `count` ids."""
 
     tradeId: Counter  # noqa: N815 -- the venue's name
-    px: Decimal
-    sz: Decimal
+    px: str
+    sz: str
     side: Literal["buy", "sell"]
     ts: Milliseconds
     count: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 1  # not in old recordings, which tell each trade alone
@@ -47,13 +46,13 @@ class Candle(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A candle. `ts`: its open time; `vol` is in the base currency and `volCcyQuote` in the quote currency."""
 
     ts: Milliseconds
-    o: Decimal
-    h: Decimal
-    l: Decimal  # noqa: E741 -- the venue's name
-    c: Decimal
-    vol: Decimal
+    o: str
+    h: str
+    l: str  # noqa: E741 -- the venue's name
+    c: str
+    vol: str
     volCcy: msgspec.Raw  # noqa: N815 -- the venue's name
-    volCcyQuote: Decimal  # noqa: N815 -- likewise
+    volCcyQuote: str  # noqa: N815 -- likewise
     confirm: Literal["0", "1"]
 
 

@@ -250,7 +250,7 @@ def test_a_process_that_stood_still_takes_nothing_from_its_buffers() -> None:
         connection.send(TICKER % 1)
         stay(connection)
 
-    outbox = Outbox("simulated")
+    outbox = Outbox("binance", "simulated")
     with venue(script) as server:
         connection = Connection(Binance(url(server), ["LTCBTC"], 1), outbox, structlog.get_logger())
         connection._ticked_at -= STILL_S_MAX + 1  # as if the clock had run on

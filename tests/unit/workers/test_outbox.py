@@ -27,7 +27,7 @@ def bids(outbox: Outbox) -> list[tuple[str, int, int]]:
 
 @pytest.fixture
 def outbox() -> Outbox:
-    return Outbox("simulated")
+    return Outbox("binance", "simulated")
 
 
 def test_quotes_are_numbered_in_the_order_of_their_arrival(outbox: Outbox) -> None:
