@@ -122,7 +122,8 @@ EXCERPT_MAX = 200
 # Powers of ten between which prices and sizes are believed: no Infinity, and nothing whose integer ratio fills memory.
 POWER_MIN, POWER_MAX = -30, 18
 NUMBERS_MAX = 20_000  # about 5 MB
-NUMBER_MARKS = "0123456789.eE+-"
+DIGITS = "0123456789."
+NUMBER_MARKS = DIGITS + "eE+-"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -161,18 +162,26 @@ class Numbers(dict[str, Decimal]):
     """
 
     def __missing__(self, text: str) -> Decimal:
-        if text.strip(NUMBER_MARKS):
-            raise ValueError(f"no number: {text!r}")
         try:
             value = Decimal(text)
         except InvalidOperation as error:
             raise ValueError(f"no number: {text!r}") from error
-        if value.is_signed() or not (value.is_finite() and POWER_MIN < value.adjusted() < POWER_MAX):
+        # A short text of digits and a point is a number in range; the others are looked at.
+        if (text.strip(DIGITS) or len(text) > POWER_MAX) and not _believable(text, value):
             raise ValueError(f"no number of at least 0: {text!r}")
         if len(self) >= NUMBERS_MAX:
             self.clear()
         self[text] = value
         return value
+
+
+def _believable(text: str, value: Decimal) -> bool:
+    return not (
+        text.strip(NUMBER_MARKS)
+        or value.is_signed()
+        or not value.is_finite()
+        or not POWER_MIN < value.adjusted() < POWER_MAX
+    )
 
 
 numbers = Numbers()
