@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
@@ -114,7 +115,7 @@ async def price(
         headers = {"Retry-After": "1"}
         more = {**head, **consolidated_json(answer)}
         return respond(ProblemError(503, "The price is withheld", answer.problem, headers=headers, **more))
-    return JSONResponse({**head, **consolidated_json(answer)})
+    return Response(orjson.dumps({**head, **consolidated_json(answer)}), media_type="application/json")
 
 
 def _head(made: Services, question: Question) -> dict[str, Any]:

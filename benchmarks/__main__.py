@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, decode, feed, filled, idle
+from benchmarks import accept, decode, feed, filled, idle, prices
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accept": accept.main,
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "idle": idle.main,
     "decode": decode.main,
     "feed": feed.main,
+    "prices": prices.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -30,7 +30,8 @@ UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-
 
 
 @contextmanager
-def _server(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+def serving(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+    """Run a server until it answers, and end it afterwards."""
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
@@ -63,7 +64,7 @@ def _crossfill(folder: Path, broker: str) -> Iterator[int]:
     ensure_venues(database, ["binance", "coinbase"])
     ensure_owner(database, "local", "admin", TOKEN)
     database.close()
-    with _server([sys.executable, "-m", "api"], port, environment):
+    with serving([sys.executable, "-m", "api"], port, environment):
         yield port
 
 
@@ -71,7 +72,7 @@ def _crossfill(folder: Path, broker: str) -> Iterator[int]:
 def _form(name: str, broker: str) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"benchmarks.tutorial:{name}", "--factory", "--port", str(port)]
-    with _server([*command, *UVICORN], port, {"CROSSFILL_BROKER_URL": broker}):
+    with serving([*command, *UVICORN], port, {"CROSSFILL_BROKER_URL": broker}):
         yield port
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import cast
 
 import uvloop
@@ -27,8 +29,8 @@ class Load:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, request: bytes, until: float, load: tuple[list[float], dict[int, int]]) -> None:
-        self.request, self.until = request, until
+    def __init__(self, requests: Iterator[bytes], until: float, load: tuple[list[float], dict[int, int]]) -> None:
+        self.requests, self.until = requests, until
         self.latencies, self.statuses = load
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.buffer = b""
@@ -40,7 +42,7 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self.sent = time.perf_counter()
-        self.transport.write(self.request)
+        self.transport.write(next(self.requests))
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -65,14 +67,14 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _run(port: int, request: bytes, connections: int, duration_s: float) -> Load:
+async def _run(port: int, requests: Iterator[bytes], connections: int, duration_s: float) -> Load:
     latencies: list[float] = []
     statuses: dict[int, int] = {}
     started = time.perf_counter()
     loop = asyncio.get_running_loop()
     made = [
         await loop.create_connection(
-            lambda: _Connection(request, started + duration_s, (latencies, statuses)),
+            lambda: _Connection(requests, started + duration_s, (latencies, statuses)),
             "127.0.0.1",
             port,
         )
@@ -80,6 +82,11 @@ async def _run(port: int, request: bytes, connections: int, duration_s: float) -
     ]
     await asyncio.gather(*(protocol.done for _, protocol in made))
     return Load(sorted(latencies), statuses, time.perf_counter() - started)
+
+
+def get(path: str) -> bytes:
+    """Return the bytes of a GET request."""
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 def post(path: str, body: bytes, token: str | None = None) -> bytes:
@@ -93,5 +100,10 @@ def post(path: str, body: bytes, token: str | None = None) -> bytes:
 
 def run(port: int, request: bytes, *, connections: int, duration_s: float) -> Load:
     """Load a server on loopback for some seconds over some connections and return what came back."""
+    return run_many(port, [request], connections=connections, duration_s=duration_s)
+
+
+def run_many(port: int, requests: Sequence[bytes], *, connections: int, duration_s: float) -> Load:
+    """Do the same with several requests, one after the other."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(port, request, connections, duration_s))
+        return runner.run(_run(port, cycle(requests), connections, duration_s))

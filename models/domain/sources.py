@@ -134,9 +134,7 @@ def consolidate(  # noqa: PLR0913 -- a pure function of all that it depends on
         return Consolidated(None, _sources(judged), left_out, problem=f"{method} has nothing to go by: {error}")
     used = dict(zip(map(_key, counted), zip(made.adjusted, made.weights, strict=True), strict=True))
     sources = tuple(
-        replace(source, adjusted_price=used[_key(source.seen)][0], weight=used[_key(source.seen)][1])
-        if source.reason is None
-        else source
+        Source(source.seen, *used[_key(source.seen)], None) if source.reason is None else source
         for source in _sources(judged)
     )
     return Consolidated(made.value, sources, left_out, made.confidence)
