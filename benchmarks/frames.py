@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from exchanges.registry import PROTOCOLS
 from models.domain.instruments import INSTRUMENTS, Instrument, Instruments
-from simulator.__main__ import WIRES
 from simulator.market import MAJORS, TICK_US, Market
+from simulator.registry import WIRES
 from simulator.wire import Wire
 
-WIRE_OF = {wire.name: wire for wire in WIRES}
 START_US = 1_790_000_000_000_000
 # The path of a venue's own address, which says in which form its frames come.
 PATHS = {"binance": "/stream", "okx": "/ws/v5/public", "deribit": "/ws/api/v2"}
@@ -26,7 +25,7 @@ def _major(instrument: Instrument) -> bool:
 
 def frames_of(venue: str, wanted: int, product_ids: Sequence[str]) -> tuple[list[str | bytes], list[str | bytes]]:
     """Return what the venue answers to our subscription, and then at least so many frames of its market."""
-    wire: Wire = WIRE_OF[venue]
+    wire: Wire = WIRES[venue]
     market = Market(Instruments(filter(_major, INSTRUMENTS)), [venue], 7, START_US)
     listings = market.of_venue(venue)
     session = wire.session(PATHS.get(venue, "/"), listings)

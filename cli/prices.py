@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from cli.remote import fail, remote
+from cli.tables import plain_table, short
 
 REFRESH_S = 0.5
 POLL_S = 1.0
@@ -68,33 +69,29 @@ def _show(answer: dict[str, Any]) -> None:
 
 
 def _methods(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown
-    from rich.table import Table  # noqa: PLC0415 -- slow to load
-
     venues = [source["venue"] for source in next(iter(answer["methods"].values()))["sources"]]
     title = f"{answer['pair']}, {answer['input']}, {answer['market']} market: weights by venue"
-    table = Table("method", "value", *venues, title=title)
+    table = plain_table("method", "value", *venues, title=title)
     for name, made in answer["methods"].items():
         shares = [
             source["reason"] or f"{100 * float(source['weight']):.1f} %" for source in made["sources"]
         ]  # shown, not money
-        table.add_row(name, made["value"] or f"withheld: {made['problem']}", *shares)
+        table.add_row(name, short(made["value"]) or "withheld", *shares)
     return table
 
 
 def _sources(sources: list[dict[str, Any]]) -> Any:  # noqa: ANN401 -- likewise
-    from rich.table import Table  # noqa: PLC0415 -- slow to load
-
-    table = Table("venue", "price", "as used", "weight", "quote age", "connected for", "left out")
+    table = plain_table("venue", "price", "as used", "weight", "age", "connected", "left out")
     for source in sources:
         ages = [
             "" if source[name] is None else f"{source[name] / 1000:.1f} s"
             for name in ("quote_age_ms", "connection_age_ms")
         ]
-        raw, converted = source["raw_price"] or "-", source.get("conversion")
+        raw, converted = short(source["raw_price"]) or "-", source.get("conversion")
         if converted is not None:
             raw += f" x {converted['pair']}"
         weight = f"{100 * float(source['weight']):.1f} %"  # shown, not money
-        table.add_row(source["venue"], raw, source["adjusted_price"] or "", weight, *ages, source["reason"] or "")
+        table.add_row(source["venue"], raw, short(source["adjusted_price"]), weight, *ages, source["reason"] or "")
     return table
 
 
@@ -150,20 +147,20 @@ def _followed(call: Any, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
 
 def _show_result(result: dict[str, Any]) -> None:
     from rich.console import Console  # noqa: PLC0415 -- slow to load
-    from rich.table import Table  # noqa: PLC0415 -- likewise
 
     console = Console()
     head = f"{result['method']} of {result['input']}, {result['start']} to {result['end']}, {result['market']}"
     for part in result["parts"]:
-        table = Table("venue", "mean", "as used", "weight", "coverage", "volume", "trades", "left out")
+        table = plain_table("venue", "mean", "as used", "weight", "seen", "volume", "trades", "left out")
         for source in part["sources"]:
             shares = [f"{100 * float(source[name]):.1f} %" for name in ("weight", "coverage")]  # shown, not money
             notes = [source["reason"] or "", "trades were missed" if source["incomplete"] else ""]
-            prices = (source["raw_price"] or "-", source["adjusted_price"] or "")
-            traded = (source["volume"], str(source["trades"]))
+            prices = (short(source["raw_price"]) or "-", short(source["adjusted_price"]))
+            traded = (short(source["volume"]), str(source["trades"]))
             table.add_row(source["venue"], *prices, *shares, *traded, ", ".join(filter(None, notes)))
         value = part["value"] or f"withheld: {part['problem']}"
-        console.print(f"{part['pair']} {value}  [{head}]", markup=False)
+        console.print(f"{part['pair']} {value}", markup=False)
+        console.print(f"[{head}]", markup=False, style="dim")
         console.print(table)
 
 
@@ -190,10 +187,8 @@ def watch(
 
 
 def _table(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown
-    from rich.table import Table  # noqa: PLC0415 -- slow to load
-
     title = f"{answer['pair']}, {answer['market']} market"
-    table = Table("venue", "bid size", "bid", "ask", "ask size", "last", "age", "", title=title)
+    table = plain_table("venue", "bid size", "bid", "ask", "ask size", "last", "age", "", title=title)
     for venue in answer["venues"]:
         notes = [
             note

@@ -16,6 +16,7 @@ from cli.supervisor import Program
 from cli.valkey import binary, configure
 from models.domain.quotes import Market
 from models.settings import Settings
+from simulator.registry import WIRES
 
 USER = "crossfill"  # Flower's
 
@@ -33,6 +34,12 @@ class Plan:
     replay: Path | None = None
     speed: float = 1.0
     loop: bool = False
+
+    @property
+    def venues(self) -> tuple[str, ...]:
+        """The venues that are read: all that are asked for, or those of them that are simulated."""
+        wanted = self.settings.venue_names
+        return wanted if self.market is Market.LIVE else tuple(venue for venue in wanted if venue in WIRES)
 
     @property
     def bundled_redis(self) -> bool:
@@ -57,7 +64,7 @@ def programs(plan: Plan) -> list[Program]:
     add("fulfilment", "workers", "fulfilment")
     add("api", "api")
     # One process for all of them: its threads idle most of the time, and each process costs 70 MB.
-    add("collectors", "workers.collector", *plan.settings.venue_names)
+    add("collectors", "workers.collector", *plan.venues)
     add("notifier", "notifier")
     add("jobs", "workers", "jobs")
     add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))
@@ -83,6 +90,7 @@ def _environment(plan: Plan) -> dict[str, str]:
     ours = {
         "CROSSFILL_HOME": str(plan.home),
         "CROSSFILL_MARKET": plan.market.value,
+        "CROSSFILL_VENUES": ",".join(plan.venues),
         "CROSSFILL_MARKET_DATA": str(plan.settings.market_data.absolute()),
         "CROSSFILL_API_PORT": str(plan.ports["api"]),
         "CROSSFILL_NOTIFIER_PORT": str(plan.ports["notifier"]),
@@ -92,7 +100,7 @@ def _environment(plan: Plan) -> dict[str, str]:
     if plan.bundled_redis:
         ours["CROSSFILL_BROKER_URL"] = f"redis://:{plan.redis_password}@127.0.0.1:{plan.ports['redis']}/0"
     if plan.market is not Market.LIVE:
-        urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.settings.venue_names}
+        urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.venues}
         ours["CROSSFILL_VENUE_URLS"] = json.dumps(urls)
     if plan.settings.journal is not None:
         ours["CROSSFILL_JOURNAL"] = str(plan.settings.journal.absolute())
@@ -122,7 +130,7 @@ def _redis(plan: Plan, environment: Mapping[str, str]) -> Program:
 def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
     ports = plan.ports
     command = [sys.executable, "-m", "simulator", "--control-port", str(ports["simulator_control"])]
-    for venue in plan.settings.venue_names:
+    for venue in plan.venues:
         command += ["--port", f"{venue}={ports[venue]}"]
     if plan.replay is None:
         command += ["--seed", str(plan.settings.seed)]

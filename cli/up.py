@@ -190,7 +190,8 @@ def screen(plan: Plan, health: Health, folder: Path) -> str:
     order = {"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}
     if plan.market is Market.REPLAY:
         order = {"symbol": "BTCUSDT", "order_size": 1, "price": 1000}
-    problems = "".join(f"  {sentence}\n" for sentence in health.missing)
+    missing = [*health.missing, *(f"{venue}: is not simulated" for venue in _left_out(plan))]
+    problems = "".join(f"  {sentence}\n" for sentence in missing)
     return f"""
 Crossfill is {health.status}, on {MARKETS[plan.market]}
 {problems}
@@ -211,6 +212,10 @@ Watch what comes of it:
 Ctrl-C ends everything. The logs follow.
 
 """
+
+
+def _left_out(plan: Plan) -> list[str]:
+    return [venue for venue in plan.settings.venue_names if venue not in plan.venues]
 
 
 def _in_one_line(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import typer
 
 from cli.remote import remote
+from cli.tables import plain_table
 
 
 class Switch(StrEnum):
@@ -24,10 +25,9 @@ def venues(*, as_json: Annotated[bool, typer.Option("--json", help="The answer a
         typer.echo(json.dumps(answer))
         return
     from rich.console import Console  # noqa: PLC0415 -- slow to load
-    from rich.table import Table  # noqa: PLC0415 -- likewise
 
-    columns = ("venue", "state", "connected for", "pairs", "oldest quote", "messages/s", "gaps", "reconnects", "note")
-    table = Table(*columns, title=f"{answer['market']} market")
+    columns = ("venue", "state", "since", "pairs", "oldest", "msgs/s", "gaps", "reconnects", "note")
+    table = plain_table(*columns, title=f"{answer['market']} market")
     for venue in answer["venues"]:
         table.add_row(*_row(venue))
     Console().print(table)

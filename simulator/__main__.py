@@ -18,17 +18,16 @@ from pathlib import Path
 from models.domain import quotes
 from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
-from simulator import binance, coinbase, control, deribit, htx, kraken, okx
+from simulator import control
 from simulator.market import Market
+from simulator.registry import WIRES
 from simulator.replay import Replay, SessionError, find
 from simulator.server import Venue, drive
-
-WIRES = (binance.WIRE, coinbase.WIRE, kraken.WIRE, htx.WIRE, okx.WIRE, deribit.WIRE)
 
 
 def _port(text: str) -> tuple[str, int]:
     name, _, port = text.partition("=")
-    if name not in {wire.name for wire in WIRES}:
+    if name not in WIRES:
         raise ValueError(text)
     return name, int(port)
 
@@ -42,7 +41,7 @@ def _speed(text: str) -> float:
 
 def _arguments(settings: Settings) -> argparse.Namespace:
     replay = settings.market_data if settings.market is quotes.Market.REPLAY else None
-    names = ", ".join(wire.name for wire in WIRES)
+    names = ", ".join(WIRES)
     parser = argparse.ArgumentParser(prog="python -m simulator", description=f"Simulated exchanges: {names}.")
     parser.add_argument(
         "--port",
@@ -67,14 +66,14 @@ def _replays(arguments: argparse.Namespace, settings: Settings) -> dict[str, Rep
         return {}
     if not path.exists() and (settings.market_data / path).exists():
         path = settings.market_data / path
-    products = {wire.name: list(INSTRUMENTS.products_of(wire.name)) for wire in WIRES}
+    products = {name: list(INSTRUMENTS.products_of(name)) for name in WIRES}
     return find(path, products, speed=arguments.speed, loop=arguments.loop)
 
 
 async def _run(arguments: argparse.Namespace, replays: dict[str, Replay]) -> None:
-    synthetic = [wire.name for wire in WIRES if wire.name not in replays]
+    synthetic = [name for name in WIRES if name not in replays]
     market = Market(INSTRUMENTS, synthetic, arguments.seed, time.time_ns() // 1000)
-    venues = [Venue(wire, replays.get(wire.name) or market.of_venue(wire.name)) for wire in WIRES]
+    venues = [Venue(wire, replays.get(wire.name) or market.of_venue(wire.name)) for wire in WIRES.values()]
     chosen = dict(arguments.port)
     servers = {venue.name: await venue.listen(chosen.get(venue.name, 0), arguments.host) for venue in venues}
     controls = await control.listen({venue.name: venue.faults for venue in venues}, arguments.control_port)
