@@ -91,6 +91,8 @@ def _collectors(made: Services, states: dict[str, CollectorState], enabled: dict
         if venue in states and states[venue].connected_since_us and now_us - states[venue].marked_us <= limit_us
     ]
     missing = sorted(set(wanted) - set(alive))
+    gaps = ", ".join(f"{venue} {states[venue].gaps}" for venue in alive if states[venue].gaps)
+    told = f"; gaps seen: {gaps}" if gaps else ""
     if not missing:
-        return _part("up", f"{', '.join(alive)} connected")
-    return _part("degraded" if alive else "down", f"not connected: {', '.join(missing)}")
+        return _part("up", f"{', '.join(alive)} connected{told}")
+    return _part("degraded" if alive else "down", f"not connected: {', '.join(missing)}{told}")

@@ -151,7 +151,7 @@ def _show_result(result: dict[str, Any]) -> None:
     console = Console()
     head = f"{result['method']} of {result['input']}, {result['start']} to {result['end']}, {result['market']}"
     for part in result["parts"]:
-        table = plain_table("venue", "mean", "as used", "weight", "seen", "volume", "trades", "left out")
+        table = plain_table("venue", "mean", "as used", "weight", "seen", "volume", "trades", "note")
         for source in part["sources"]:
             shares = [f"{100 * float(source[name]):.1f} %" for name in ("weight", "coverage")]  # shown, not money
             notes = [source["reason"] or "", "trades were missed" if source["incomplete"] else ""]

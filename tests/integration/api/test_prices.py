@@ -213,5 +213,8 @@ def test_the_venues_and_their_switch(client: httpx.Client, bus: Bus) -> None:
     for body, says in (({}, "nothing"), ({"enabled": 0}, "0"), ({"enabled": True, "x": 1}, "x")):
         answer = client.patch("/venues/kraken", json=body)
         assert (answer.status_code, says in answer.json()["detail"]) == (422, True)
+    assert (
+        "gaps seen: coinbase 2, kraken 2, okx 2" in client.get("/health/ready").json()["parts"]["collectors"]["detail"]
+    )
     client.patch("/venues/kraken", json={"enabled": False})
     assert {v["venue"]: v["reason"] for v in client.get("/venues").json()["venues"]}["kraken"] == "venue_disabled"
