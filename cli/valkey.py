@@ -53,7 +53,7 @@ def configure(folder: Path, port: int, password: str, *, durable: bool = True) -
         f"appendonly {'yes' if durable else 'no'}",
         "appendfsync everysec",
         'save ""',
-        "maxmemory 256mb",
+        "maxmemory 512mb",
         "maxmemory-policy noeviction",
         "auto-aof-rewrite-percentage 100",
         "auto-aof-rewrite-min-size 32mb",

@@ -126,7 +126,8 @@ class Connection:
     @property
     def warm(self) -> bool:
         """Whether every stream has spoken, or has had the time to."""
-        return not self.protocol.silent() or steady_s() - self.connected_at > WARM_S
+        answered = self.messages > 0  # one that was never answered may be deaf
+        return answered and (not self.protocol.silent() or steady_s() - self.connected_at > WARM_S)
 
     @property
     def unanswered(self) -> bool:

@@ -221,12 +221,13 @@ class Deribit:
             last = self._last_trades[pid] = number
         return events
 
-    def _index(self, frame: bytes, pid: str, _received: int) -> Sequence[Event]:
+    def _index(self, frame: bytes, pid: str, received: int) -> Sequence[Event]:
         index = _index(frame).params.data
         if index.index_name != pid:
             raise _misplaced(index.index_name, pid)
         check_level(index.price, Decimal(1))
-        return (LastPrice(VENUE, pid, index.price, index.timestamp * 1000),)
+        # By our own clock: one of the venue's that goes back would make every price look older than the one before.
+        return (LastPrice(VENUE, pid, index.price, received),)
 
     def _candle(self, frame: bytes, pid: str, received: int) -> Sequence[Event]:
         candle = _candle(frame).params.data

@@ -3,7 +3,7 @@
 They are bounded by time. Entries are numbered by Redis's clock, some seconds after what they tell.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ KEPT_S = 7_200
 CHUNK_S = 2.0  # what a chunk holds, about
 KEYFRAME_S = 60.0  # a quiet product's prices are told again so often, so that nobody looks back further
 LATE_S = 10.0  # from the time of what is told to the number of its entry, clocks included
+PART = 40  # samples, and trades, that are written in one entry
 SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
 
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")
@@ -31,6 +32,7 @@ class HistoryWriter:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._streams: set[str] = set()
 
     def write(
         self,
@@ -41,18 +43,33 @@ class HistoryWriter:
     ) -> None:
         """Append chunks and the venue's own candles by symbol, and the span in which they were seen.
 
-        Raises BusUnavailableError.
+        Raises BusUnavailableError. Where Redis is out of memory, the older half of what was written here is
+        given up first: a shorter history is better than a bus that takes no quotes.
         """
-        oldest = (now_us // 1000) - int((KEPT_S + KEYFRAME_S + LATE_S) * 1000)
+        oldest = _entry_ms(now_us, KEPT_S)
+        told = {history_stream(symbol): _encoder.encode(chunk) for symbol, chunk in chunks.items()}
+        told |= {candles_stream(symbol): _encoder.encode(list(made)) for symbol, made in candles.items()}
+        if span is not None:
+            told[spans_stream(span.venue)] = _encoder.encode(span)
+        self._streams |= told.keys()
         with failures():
             pipeline = self._client.pipeline(transaction=False)
-            for symbol, chunk in chunks.items():
-                pipeline.xadd(history_stream(symbol), {b"b": _encoder.encode(chunk)}, minid=oldest)
-            for symbol, told in candles.items():
-                pipeline.xadd(candles_stream(symbol), {b"b": _encoder.encode(told)}, minid=oldest)
-            if span is not None:
-                pipeline.xadd(spans_stream(span.venue), {b"b": _encoder.encode(span)}, minid=oldest)
-            pipeline.execute()
+            for stream, message in told.items():
+                pipeline.xadd(stream, {b"b": message}, minid=oldest)
+            try:
+                pipeline.execute()
+            except redis.exceptions.OutOfMemoryError:
+                for stream in self._streams:
+                    pipeline.xtrim(stream, minid=_entry_ms(now_us, KEPT_S / 2), approximate=False)
+                pipeline.execute()
+                raise
+
+
+def parts_of(chunk: Chunk) -> Iterator[Chunk]:
+    """Yield a chunk in parts, none of which keeps a slow bus busy for long. They come in order."""
+    for start in range(0, max(len(chunk.samples), len(chunk.prints)), PART):
+        place = slice(start, start + PART)
+        yield msgspec.structs.replace(chunk, samples=chunk.samples[place], prints=chunk.prints[place])
 
 
 def read_chunks(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Chunk]:
@@ -84,6 +101,11 @@ def decode_chunks(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> lis
 def decode_spans(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Span]:
     """Return the spans of a stream's entries as Redis gives them."""
     return [_span.decode(fields[b"b"]) for _, fields in entries]
+
+
+def _entry_ms(now_us: int, kept_s: float) -> int:
+    """Return the number of the oldest entry that may tell of the last seconds."""
+    return (now_us // 1000) - int((kept_s + KEYFRAME_S + LATE_S) * 1000)
 
 
 def _range(start_us: int, end_us: int) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def test_a_gap_shows_in_coinbases_heartbeat() -> None:
         channels = ["matches", "heartbeat"]
         client.send(json.dumps({"type": "subscribe", "product_ids": ["BTC-USD"], "channels": channels}))
         ids: list[int] = []
-        venue.inject("gap")
+        venue.inject("gap", count=3)
         until = time.monotonic() + 30
         while time.monotonic() < until:
             message = json.loads(client.recv(timeout=5))

@@ -184,8 +184,8 @@ def test_each_instrument_counts_its_own_trades() -> None:
 
 
 def test_an_index_is_a_last_price(protocol: Deribit) -> None:
-    """It has a price and a time, and neither book nor trades."""
-    assert decode(protocol, index()) == (LastPrice("deribit", "btc_usd", Decimal("97000.5"), 5_000),)
+    """It has a price, as of when it was received, and neither book nor trades."""
+    assert decode(protocol, index()) == (LastPrice("deribit", "btc_usd", Decimal("97000.5"), 1_000),)
 
 
 def test_a_candle(protocol: Deribit) -> None:
@@ -234,7 +234,7 @@ def test_one_refused_channel_does_not_stop_the_others(protocol: Deribit, code: i
         events = decode(protocol, answer, now_us + 1)
         if len(asked) < len(STREAMS):
             assert not any(isinstance(event, Reply | Acknowledged) for event in events)
-            assert decode(protocol, index(), now_us + 300_000) == decode(protocol, index())
+            assert decode(protocol, index(), now_us + 300_000) == decode(protocol, index(), now_us + 300_000)
             now_us += 310_000
             events = decode(protocol, index(), now_us)
     assert [name for _, name in asked] == STREAMS
@@ -459,7 +459,7 @@ def expected(event: simulated.Event) -> list[Event]:
     """What our side is to make of an event of the simulated market."""
     pid, moment = event.product.id, event.time_us // 1000 * 1000
     if isinstance(event, simulated.IndexMoved):
-        return [LastPrice("deribit", pid, event.price, moment)]
+        return [LastPrice("deribit", pid, event.price, 1_000)]
     top = event.top
     if isinstance(event, simulated.BookChanged):
         return [Quote("deribit", pid, 7, 0, top.bid, top.bid_size, top.ask, top.ask_size, True, moment, 1_000)]

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -61,6 +63,24 @@ def test_what_is_old_goes(client: redis.Redis) -> None:
     # Redis trims whole nodes of about a hundred entries.
     assert client.xlen("history:A-USD") < 110
     assert client.xlen("spans:okx") < 110
+
+
+def test_without_memory_the_older_half_goes(client: redis.Redis) -> None:
+    """The write that met it fails and says so; the next one finds room."""
+    writer = HistoryWriter(client)
+    long = CHUNK.samples * 2_000
+    for at_s in (7_000, 5_000, 3_000, 60):
+        entry: Any = {b"b": msgspec.msgpack.encode([long])}
+        client.xadd("history:A-USD", entry, id=f"{now_us() // 1000 - at_s * 1_000}-0")
+    try:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]))
+        with pytest.raises(BusUnavailableError, match="maxmemory"):
+            writer.write({"A-USD": CHUNK}, {}, None, now_us())
+        assert client.xlen("history:A-USD") == 2
+        writer.write({"A-USD": CHUNK}, {}, None, now_us())
+        assert client.xlen("history:A-USD") == 3
+    finally:
+        client.config_set("maxmemory", 0)
 
 
 def test_a_bus_that_is_away_is_said_to_be() -> None:
