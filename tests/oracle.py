@@ -113,7 +113,7 @@ class Oracle:
             believed = venue in self.fed and venue not in self.off and (venue, product) in self.quotes
             if allowed and crosses and believed and side.left(self.now):
                 found.append((venue, product, side))
-        # Equal prices: the venue that the instrument names first, which is alphabetical here.
+        # Equal prices: the venue first in the alphabet.
         return sorted(found, key=lambda each: (-each[2].best if each[2].sell else each[2].best, each[0]))  # type: ignore[operator] # best is set
 
     def fill(self, order: dict[str, Any]) -> None:
@@ -179,10 +179,13 @@ class Oracle:
 
 
 def symbol_of(product: str) -> str:
-    """Return the symbol of a product id: venues write it with a dash, or joined."""
-    if "-" in product:
-        return product
-    return next(f"{product[: -len(quote)]}-{quote}" for quote in ("USDT", "BTC", "USD") if product.endswith(quote))
+    """Return the symbol of a product id: venues part it by a dash, an underscore or a slash, or not at all."""
+    joined = product.upper()
+    for mark in "-_/":
+        if mark in joined:
+            return joined.replace(mark, "-")
+    quotes = ("USDT", "USDC", "BTC", "ETH", "USD", "EUR")
+    return next(f"{joined[: -len(quote)]}-{quote}" for quote in quotes if joined.endswith(quote))
 
 
 def expected(journal: list[dict[str, Any]], silence_us: int) -> dict[str, dict[str, Any]]:

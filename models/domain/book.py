@@ -114,7 +114,8 @@ class Book:
         off = frozenset(disabled)
         for instrument in instruments:
             symbol = self._symbols[instrument.symbol] = _Symbol(instrument)
-            for product in instrument.books:
+            # Of two venues with the same price the first in the alphabet is taken: a rule that no table changes.
+            for product in sorted(instrument.books, key=lambda each: each.venue):
                 venue = self._venues.setdefault(product.venue, _Venue(product.venue, enabled=product.venue not in off))
                 made = venue.products[product.id] = _Product(venue, product.id, symbol, ledger)
                 symbol.products.append(made)

@@ -48,7 +48,7 @@ class Ended:
         found = {
             "one_quote": order["state"] == "filled" and len(quotes) == 1,
             "three_quotes": order["state"] == "filled" and len(quotes) >= 3,
-            "two_venues": len({split["venue"] for split in splits}) == 2,
+            "two_venues": len({split["venue"] for split in splits}) >= 2,
             "partly_then_expired": filled and end == ("expired", "deadline"),
             "expired_empty": not filled and end == ("expired", "deadline"),
             "cancelled_while_working": order["state"] == "cancelled",

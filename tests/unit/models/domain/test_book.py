@@ -1,6 +1,7 @@
 """The book: its rules one by one, against invariants, and against an oracle that shares no code with it."""
 
 from collections import defaultdict
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.domain.book import Book
-from models.domain.instruments import INSTRUMENTS
+from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.journal import entry, read
 from models.domain.ledger import Ledger
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
@@ -20,6 +21,7 @@ from tests.unit.models.domain.forgetful import ForgetfulLedger
 
 SECOND = 1_000_000
 T0 = 1_000 * SECOND
+PAIRS = Instruments([INSTRUMENTS["LTC-BTC"]])
 PRODUCTS = {"binance": "LTCBTC", "coinbase": "LTC-BTC"}
 
 
@@ -70,7 +72,7 @@ def sizes(result: StepResult) -> list[tuple[int, str, list[str]]]:
 @pytest.fixture
 def book() -> Book:
     """A book whose venue binance is fed."""
-    made = Book(INSTRUMENTS)
+    made = Book(PAIRS)
     made.step(T0, items=[mark()])
     return made
 
@@ -109,7 +111,7 @@ def test_what_was_taken_outlives_the_book(book: Book) -> None:
     """A book made from the levels of another sells nothing again."""
     levels = book.step(T0, items=[quote(1, "0.0009", "5")], orders=[order(1, "3")]).levels
     assert levels == [Level("binance", "LTCBTC", Side.SELL, Decimal("0.0009"), Decimal(3))]
-    again = Book(INSTRUMENTS, levels=levels)
+    again = Book(PAIRS, levels=levels)
     result = again.step(T0, items=[mark(token=2), quote(1, "0.0009", "5", token=2)], orders=[order(2, "9")])
     assert sizes(result) == [(2, "working", ["2"])]
 
@@ -129,6 +131,18 @@ def test_the_best_venue_comes_first(book: Book) -> None:
     items: list[BusItem] = [mark("coinbase"), quote(1, "0.0009", "2"), quote(1, "0.00091", "1", venue="coinbase")]
     [outcome] = book.step(T0, items=items, orders=[order(1, "3")]).outcomes
     assert [(split.venue, int(split.size)) for split in outcome.splits] == [("coinbase", 1), ("binance", 2)]
+
+
+@pytest.mark.parametrize("venues", [("binance", "coinbase"), ("coinbase", "binance")])
+def test_of_equal_prices_the_venue_first_in_the_alphabet_is_taken(venues: tuple[str, ...]) -> None:
+    """Whatever the order in which the table of instruments has them."""
+    known = INSTRUMENTS["LTC-BTC"]
+    products = tuple(product for venue in venues for product in known.books if product.venue == venue)
+    book = Book(Instruments([replace(known, products=products)]))
+    items: list[BusItem] = [mark(venue) for venue in venues]
+    items += [quote(1, "0.0009", "2", venue=venue) for venue in venues]
+    [outcome] = book.step(T0, items=items, orders=[order(1, "3")]).outcomes
+    assert [(split.venue, int(split.size)) for split in outcome.splits] == [("binance", 2), ("coinbase", 1)]
 
 
 def test_an_order_keeps_to_its_venues(book: Book) -> None:
@@ -213,7 +227,7 @@ def test_a_step_in_parts_gives_what_it_gives_whole() -> None:
     """A bound on outcomes changes how many calls it takes, and nothing else."""
     results = []
     for bound in (500, 3):
-        book = Book(INSTRUMENTS)
+        book = Book(PAIRS)
         result = book.step(T0, items=[mark()], orders=[order(seq, "1") for seq in range(20)], outcomes_max=bound)
         while result.more:
             result = book.step(T0, outcomes_max=bound)
@@ -291,7 +305,7 @@ def journal_of(script: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 def run(journal: list[dict[str, Any]], ledger: Any = Ledger) -> dict[str, dict[str, Any]]:
     """Give a journal to a book and return what each order got, in the oracle's form."""
-    book = Book(INSTRUMENTS, ledger=ledger)
+    book = Book(PAIRS, ledger=ledger)
     got: dict[str, dict[str, Any]] = {}
     for each in journal:
         result = book.step(**read(each))
