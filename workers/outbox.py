@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -13,9 +14,12 @@ from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
 
 # A batch leaves within milliseconds; a quote that had to wait for so long is no news any more.
-BACKLOG_S = 0.25
+BACKLOG_S = 0.05
 QUOTES_MAX = 2_000
 TRADES_MAX = 20_000
+SLOW_S = 0.04  # a write that takes so long held too much
+ROOM_MIN = 10  # trades that a batch may always hold
+WAIT_S = 1.0  # a trade that waited so long for room is lost
 
 
 class Outbox:
@@ -60,11 +64,11 @@ class Outbox:
         """Wait for something to take, up to a time."""
         self._filled.wait(wait_s)
 
-    def take(self) -> tuple[list[Quote | Trade], dict[str, LatestPrice]]:
-        """Return what has come, and the latest prices by product."""
+    def take(self, *, slow: bool = False) -> tuple[list[Quote | Trade], dict[str, LatestPrice]]:
+        """Return what has come, and the latest prices by product; on a slow bus only the newest quotes."""
         with self._lock:
             self._filled.clear()
-            if self._items and time.monotonic() - self._since > BACKLOG_S:
+            if self._items and (slow or time.monotonic() - self._since > BACKLOG_S):
                 self._conflate()
             items, touched = self._items, self._touched
             self._items, self._touched, self._quotes = [], set(), 0
@@ -170,3 +174,43 @@ class Outbox:
         sides = (quote.bid_price, quote.bid_size, quote.ask_price, quote.ask_size)
         live, told_us = quote.live, quote.received_time_us
         return LatestPrice(self._venue, product_id, last, last_us, *sides, live, told_us, self._market)
+
+
+class Pace:
+    """How much one write holds, so that it stays short when the bus is slow and the newest quotes get through.
+
+    Quotes always go. Trades wait their turn, for WAIT_S at most; how many go at once shrinks with each
+    slow write to half of what that one held, and grows by a quarter with each other one.
+    """
+
+    def __init__(self) -> None:
+        self._room = TRADES_MAX
+        self._waiting: deque[Trade] = deque()
+
+    @property
+    def slow(self) -> bool:
+        """Whether writes were slow a short while ago: only what is needed most should be written then."""
+        return self._room < TRADES_MAX
+
+    def batch(
+        self, items: Sequence[Quote | Trade], now_us: int, *, all_of_it: bool = False
+    ) -> tuple[Sequence[Quote | Trade], list[Trade]]:
+        """Return what to write now, of what has come and what waits; and the trades that waited for too long."""
+        trades = [item for item in items if isinstance(item, Trade)]
+        if not self._waiting and len(trades) <= self._room:
+            return items, []
+        lost = []
+        while self._waiting and self._waiting[0].received_time_us < now_us - WAIT_S * 1e6 and not all_of_it:
+            lost.append(self._waiting.popleft())
+        self._waiting.extend(trades)
+        count = len(self._waiting) if all_of_it else min(self._room, len(self._waiting))
+        going: list[Quote | Trade] = [self._waiting.popleft() for _ in range(count)]
+        return going + [item for item in items if isinstance(item, Quote)], lost
+
+    def wrote(self, batch: Sequence[Quote | Trade], took_s: float) -> None:
+        """Learn from a write."""
+        if took_s > SLOW_S:
+            trades = sum(isinstance(item, Trade) for item in batch)
+            self._room = max(ROOM_MIN, min(self._room, trades) // 2)
+        else:
+            self._room = min(TRADES_MAX, self._room * 5 // 4)

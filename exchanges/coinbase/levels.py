@@ -53,7 +53,7 @@ class _Side:
 class Levels:
     """Bids and asks by price; sizes are absolute, and 0 deletes a level."""
 
-    __slots__ = ("_asks", "_bids", "_changed", "_shown")
+    __slots__ = ("_asks", "_bids", "_shown", "changed")
 
     def __init__(self, bids: Sequence[tuple[str, str]], asks: Sequence[tuple[str, str]]) -> None:
         # Thousands of levels that are read once: they would drive out of `numbers` what comes again.
@@ -61,34 +61,34 @@ class Levels:
         self._bids = _Side(dict(found for each in bids if (found := level(*each, believed))[1]), -1)
         self._asks = _Side(dict(found for each in asks if (found := level(*each, believed))[1]), 1)
         self._shown: Best = (None, None, None, None)
-        self._changed = True  # at the best prices; most updates are far from them
+        self.changed = True  # at the best prices; most updates are far from them
 
     def change(self, changes: Sequence[tuple[str, str, str]]) -> None:
-        """Set what levels hold, all of them or, where one is malformed (ValueError), none."""
-        found = []
-        for side, price_text, size_text in changes:
-            if side not in ("buy", "sell"):
-                raise ValueError(f"no side: {side!r}")
-            found.append((side, *level(price_text, size_text)))
+        """Set what levels hold. Raises ValueError for a malformed one; the levels are of no use then."""
         best_bid, _, best_ask, _ = self._shown
-        for side, price, size in found:
+        for side, price_text, size_text in changes:
+            price, size = level(price_text, size_text)
             if side == "buy":
                 self._bids.set(price, size)
-                self._changed = self._changed or best_bid is None or price >= best_bid
-            else:
+                if best_bid is None or price >= best_bid:
+                    self.changed = True
+            elif side == "sell":
                 self._asks.set(price, size)
-                self._changed = self._changed or best_ask is None or price <= best_ask
+                if best_ask is None or price <= best_ask:
+                    self.changed = True
+            else:
+                raise ValueError(f"no side: {side!r}")
 
     def news(self) -> Best | None:
         """Return the best bid, its size, the best ask and its size where they changed since the last call.
 
         Raises CrossedError.
         """
-        if not self._changed:
+        if not self.changed:
             return None
         bid, ask = self._bids.best(), self._asks.best()
         if bid[0] is not None and ask[0] is not None and bid[0] >= ask[0]:
             raise CrossedError(f"bid {bid[0]} is not below ask {ask[0]}")
         best: Best = (*bid, *ask)
-        before, self._shown, self._changed = self._shown, best, False
+        before, self._shown, self.changed = self._shown, best, False
         return None if best == before else best

@@ -135,7 +135,7 @@ class Coinbase:
         if levels is None:
             return ()
         levels.change(message.changes)
-        return self._best(message, received)
+        return self._best(message, received) if levels.changed else ()
 
     def _best(self, message: wire.Snapshot | wire.L2Update, received: int) -> Sequence[Event]:
         best = self._levels[message.product_id].news()

@@ -18,7 +18,7 @@ KEPT_S = 7_200
 CHUNK_S = 2.0  # what a chunk holds, about
 KEYFRAME_S = 60.0  # a quiet product's prices are told again so often, so that nobody looks back further
 LATE_S = 10.0  # from the time of what is told to the number of its entry, clocks included
-PART = 40  # samples, and trades, that are written in one entry
+PART = 30  # samples, and trades, that are written in one entry
 SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
 
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from models.domain.instruments import INSTRUMENTS
 from tests.e2e.system import System, running_system
 from tests.services import ROOT
 
@@ -88,6 +90,47 @@ def test_the_events_come_back(system: System) -> None:
     assert kinds[0] == "order.accepted"
     assert kinds[-2:] == ["order.filled", "job.done"]
     assert [message["seq"] for message in seen] == list(range(1, len(seen) + 1))
+
+
+def test_the_price_says_what_it_is_made_of(system: System) -> None:
+    """Of all six venues, whose prices agree to within half a per cent."""
+    [command] = _commands("/prices/")
+    answer = json.loads(_run(command, system))
+    assert {source["venue"] for source in answer["sources"] if source["reason"] is None} == set(INSTRUMENTS.venues)
+    assert all(abs(Decimal(each["raw_price"]) / Decimal(answer["value"]) - 1) < 0.005 for each in answer["sources"])
+
+
+def test_a_price_job_is_worked_when_its_window_is_over(system: System) -> None:
+    """The command follows it to its end, a few seconds after the window; six venues were seen all the time."""
+    environment = {**os.environ, "CROSSFILL_HOME": str(system.home), "CROSSFILL_URL": system.api}
+    command = [sys.executable, "-m", "cli", "average", "BTC-USDT", "ETH-USDT", "--window", "3s", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=40, check=True)
+    job = json.loads(done.stdout)
+    assert (job["state"], [part["pair"] for part in job["result"]["parts"]]) == ("done", ["BTC-USDT", "ETH-USDT"])
+    for part in job["result"]["parts"]:
+        used = [source for source in part["sources"] if source["reason"] is None]
+        assert len(used) >= 5
+        assert all(Decimal(source["coverage"]) > Decimal("0.9") for source in used)
+        assert min(Decimal(each["raw_price"]) for each in used) <= Decimal(part["value"])
+
+
+def test_a_venue_that_is_switched_off_fills_nothing(system: System) -> None:
+    """From then on: an order for it alone says why it waits, and is filled once the venue is on again."""
+    order = {"symbol": "BTC-USDT", "order_size": "0.01", "price": 1000, "venues": ["okx"], "timeout_s": 60}
+    with system.client() as client:
+        assert client.patch("/venues/okx", json={"enabled": False}).json()["reason"] == "venue_disabled"
+        placed = client.post("/order/limit", json=order).json()["order"]["id"]
+        deadline = time.monotonic() + 10
+        while client.get(f"/orders/{placed}").json()["state"] == "queued" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        waiting = client.get(f"/orders/{placed}").json()
+        assert (waiting["state"], waiting["reason"], waiting["splits"]) == ("working", "venue_disabled", [])
+        client.patch("/venues/okx", json={"enabled": True})
+        while client.get(f"/orders/{placed}").json()["state"] == "working" and time.monotonic() < deadline + 10:
+            time.sleep(0.05)
+        filled = client.get(f"/orders/{placed}").json()
+    assert (filled["state"], {split["venue"] for split in filled["splits"]}) == ("filled", {"okx"})
 
 
 def test_flower_asks_for_the_token_and_shows_the_workers(system: System) -> None:
