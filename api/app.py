@@ -9,15 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import averages, health, jobs, orders, prices, problems, venues
+from api import averages, health, instruments, jobs, orders, prices, problems, venues
 from api.committing import Announcer, Committer
 from api.market import Market
 from api.services import Services
 from api.waiting import Waiters
 from models.bus.client import connect_async
-from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
+from models.store.listings import instruments_at
 from models.store.schema import check
 from models.store.shards import shards_count
 
@@ -32,7 +32,7 @@ def bootstrap(settings: Settings) -> Services:
     bus = connect_async(settings.bus, timeout_s=2)
     return Services(
         settings=settings,
-        instruments=INSTRUMENTS,
+        instruments=instruments_at(database, settings.market),
         database=database,
         shards=shards,
         bus=bus,
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, venues, health):
+    for room in (orders, jobs, averages, prices, instruments, venues, health):
         app.include_router(room.router)
     app.add_exception_handler(problems.ProblemError, problems.on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)

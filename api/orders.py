@@ -179,8 +179,11 @@ async def read(order_id: str, request: Request, owner: Annotated[Owner, Depends(
 
 
 async def _waiting(made: Services, row: OrderRow) -> str | None:
-    """Return why a working order waits, or None while prices cannot be read."""
-    instrument = made.instruments[row.symbol]
+    """Return why a working order waits, or None while prices cannot be read or its pair is on no list any more."""
+    try:
+        instrument = made.instruments[row.symbol]
+    except KeyError:
+        return None
     try:
         seen = await made.market.look(instrument)
     except ProblemError:

@@ -1,6 +1,7 @@
 """`crossfill up`: everything on this machine, in one terminal."""
 
 import json
+import logging
 import os
 import shlex
 import sys
@@ -8,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -92,11 +94,30 @@ def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
         listed = programs(plan)
         from cli.migrate import prepare  # noqa: PLC0415 -- the store is not loaded before the ports are known free
 
-        prepare(settings.model_copy(update={"home": home}), plan.token)
+        placed = settings.model_copy(update={"home": home, "market": market})
+        prepare(placed, plan.token)
+        if market is Market.LIVE:
+            _refresh_lists(placed)
         home_folder.write_ports(home, dict(plan.ports))
         console = Console(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
         supervisor = Supervisor(listed, home / "pids.json", console, wanted)
         return supervisor.run(_announcer(plan, time.monotonic() + READY_LIMIT_S))
+
+
+def _refresh_lists(settings: Settings) -> None:
+    """Fetch the venues' own lists of instruments; without one, a venue's pairs are those that were known before."""
+    import structlog  # noqa: PLC0415 -- only a live market needs it
+
+    from models.store.database import Database  # noqa: PLC0415 -- the store is not loaded before it is needed
+    from workers.listings import lists_of, refresh  # noqa: PLC0415 -- likewise
+
+    # What a worker logs for each venue is one sentence here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with closing(Database.open(settings.database)) as database:
+        failures = refresh(database, lists_of(settings))
+    if failures:
+        why = "; ".join(f"{venue}: {sentence}" for venue, sentence in failures.items())
+        typer.echo(f"crossfill up: without these venues' lists, their pairs stay as known before ({why})", err=True)
 
 
 def _wanted() -> Callable[[], bool]:

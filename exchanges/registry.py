@@ -2,13 +2,20 @@
 
 from collections.abc import Callable, Sequence
 
+from exchanges.binance import products as binance
 from exchanges.binance.protocol import Binance
+from exchanges.coinbase import products as coinbase
 from exchanges.coinbase.protocol import Coinbase
+from exchanges.deribit import products as deribit
 from exchanges.deribit.protocol import Deribit
+from exchanges.htx import products as htx
 from exchanges.htx.protocol import Htx
+from exchanges.kraken import products as kraken
 from exchanges.kraken.protocol import Kraken
+from exchanges.okx import products as okx
 from exchanges.okx.protocol import Okx, OkxBusiness
 from exchanges.protocol import VenueProtocol
+from models.domain.instruments import Listed
 
 # venue -> (address or None for the venue's own, product ids, connection token) -> protocol
 PROTOCOLS: dict[str, Callable[[str | None, Sequence[str], int], VenueProtocol]] = {
@@ -22,3 +29,13 @@ PROTOCOLS: dict[str, Callable[[str | None, Sequence[str], int], VenueProtocol]] 
 
 # A second connection, for candles, where a venue has them at another address.
 COMPANIONS: dict[str, Callable[[str | None, Sequence[str], int], VenueProtocol]] = {"okx": OkxBusiness}
+
+# venue -> the address of its list of instruments, and what reads it
+LISTS: dict[str, tuple[str, Callable[[bytes], list[Listed]]]] = {
+    "binance": (binance.URL, binance.parse),
+    "coinbase": (coinbase.URL, coinbase.parse),
+    "kraken": (kraken.URL, kraken.parse),
+    "htx": (htx.URL, htx.parse),
+    "okx": (okx.URL, okx.parse),
+    "deribit": (deribit.URL, deribit.parse),
+}

@@ -59,12 +59,12 @@ def compute(
     """Return the result of a price job; `progress` hears of each part but the last.
 
     For each venue the time-weighted mean of the input over the window, then the method over venues;
-    each part says what it is made of. Raises BusUnavailableError.
+    each part says what it is made of. Raises BusUnavailableError, and UnknownSymbolError for a pair that is gone.
     """
     parts = []
     spans: dict[str, list[Span]] = {}
     for done, pair in enumerate(wanted.pairs, 1):
-        instrument = instruments[pair]
+        instrument = instruments.resolve(pair)
         chunks = read_chunks(bus, pair, wanted.start_us, wanted.end_us)
         for product in instrument.products:
             if product.venue not in spans:

@@ -4,9 +4,12 @@ from celery import Celery
 
 from models.bus.broker import celery_options
 from models.bus.names import Queue, Task
+from models.domain.quotes import Market
 from models.settings import Settings
 
 settings = Settings()
+# What the world outside is asked for only where the market is live.
+LIVE_SCHEDULE = {"listings": {"task": Task.LISTING_REFRESH.value, "schedule": 6 * 3600.0}}
 app = Celery("crossfill", include=["workers.orders", "workers.jobs", "workers.housekeeping"])
 app.conf.update(
     celery_options(settings.broker),
@@ -25,5 +28,6 @@ app.conf.update(
         "sweep": {"task": Task.ORDER_SWEEP.value, "schedule": 1.0, "options": {"expires": 10}},
         "checkpoint": {"task": Task.DATABASE_CHECKPOINT.value, "schedule": 5.0, "options": {"expires": 10}},
         "prune": {"task": Task.EVENT_PRUNE.value, "schedule": 3600.0},
+        **(LIVE_SCHEDULE if settings.market is Market.LIVE else {}),
     },
 )

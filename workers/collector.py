@@ -8,11 +8,12 @@ replaced by one that was opened before.
 """
 
 import logging
+import math
 import os
 import signal
 import sys
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -23,32 +24,37 @@ import websocket
 
 from exchanges.registry import COMPANIONS, PROTOCOLS
 from models.bus.client import BusUnavailableError, connect
-from models.bus.history import CHUNK_S, HistoryWriter
+from models.bus.history import CHUNK_S, HistoryWriter, parts_of
 from models.bus.latest import CollectorState, LatestPrice
 from models.bus.leases import VenueLease
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import Candle
 from models.domain.errors import CrossfillError
-from models.domain.instruments import INSTRUMENTS
+from models.domain.history import Chunk, Span
 from models.domain.quotes import BusItem, Mark, Quote, Trade
 from models.domain.shards import shard_of
 from models.settings import Settings
-from models.store.database import Database
+from models.store.database import Database, StoreUnavailableError
+from models.store.listings import instruments_at
 from models.store.shards import shards_count
 from models.store.venues import ensure_venues, next_token
 from workers.backoff import full_jitter
 from workers.connection import Connection, clock_us, steady_s
 from workers.links import CollectorSettings, Companion, Link, Opening, Rate
-from workers.outbox import Outbox
+from workers.outbox import Outbox, Pace
 
 MARK_S = 0.5
 BATCH_S = 0.004  # lets a burst become one message; far below what anybody waits for
 BUS_PAUSE_S = 0.2  # after a failed write
 STANDBY_S = 0.3  # how often a stand-by looks whether it is needed
+HISTORY_S = 0.02  # of writing history, and what has come is sent first
+HISTORY_S_MAX = 4.0  # later, readers of the history would not find it (models.bus.history.LATE_S)
+LOST_S = 10.0  # lost trades are told of no more often
 CLOSED_S = 5.0  # a connection that has ended waits no longer for its successor
 
 log = structlog.get_logger()
 
+Part = tuple[Mapping[str, Chunk], Mapping[str, Sequence[Candle]], Span | None]
 Item = TypeVar("Item", Quote, Trade, Quote | Trade)
 Value = TypeVar("Value")
 
@@ -90,6 +96,11 @@ class Collector:
         self._messages = 0
         self._rate = Rate()
         self._bus_down = False
+        self._pace = Pace()
+        self._unwritten: deque[Part] = deque()  # of the history
+        self._remembered_at = 0.0
+        self._lost_told = 0
+        self._lost_at = -LOST_S
         self._last: Outbox | None = None  # that of the connection before, for its last prices
         self._log = log.bind(venue=settings.venue, market=settings.market)
 
@@ -137,7 +148,7 @@ class Collector:
             return unknown
 
     def _open(self) -> Link:
-        shards, products = self._ports.shards(), INSTRUMENTS.products_of(self._settings.venue)
+        shards, products = self._ports.shards(), self._settings.instruments.products_of(self._settings.venue)
         if not shards:
             raise CrossfillError("the database has no shards yet: run `python -m cli.migrate` first")
         self._shard_of = {pid: shard_of(instrument.symbol, shards) for pid, instrument in products.items()}
@@ -170,15 +181,16 @@ class Collector:
                     each.close()
             self._end(link)
             link.outbox.forget()
-            self._flush(link, self._state(None, link))
+            self._flush(link, self._state(None, link), last=True)
 
     def _end(self, link: Link) -> None:
         connection = link.connection
         connection.close()
         self._messages += connection.messages
         self._gaps += connection.gaps
-        self._flush(link)
+        self._flush(link, last=True)
         self._remember(link)
+        self._write_history()
         self._last = link.outbox
 
     def _pump(self, link: Link, opening: Opening | None) -> tuple[Opening | None, Link | None]:
@@ -233,41 +245,66 @@ class Collector:
                 self._log.warning("another collector reads the venue now")
                 return False
             self._mark(link, late=late)
-        if now >= due.chunk_at:
+        if now >= due.chunk_at and not self._unwritten:
             due.chunk_at = now + CHUNK_S
             self._remember(link)
+        self._write_history(HISTORY_S)
         if late and not due.warned and connection.protocol.silent():
             due.warned = True
             self._log.warning("streams that never spoke", streams=sorted(connection.protocol.silent()))
         return True
 
-    def _flush(self, link: Link, state: CollectorState | None = None) -> None:
-        """Send what has come. What a failed write held is not sent again; the current quotes are."""
+    def _flush(self, link: Link, state: CollectorState | None = None, *, last: bool = False) -> None:
+        """Send what has come, at last all that waits. What a failed write held is not sent again; quotes are.
+
+        A slow bus is spared the latest prices: they are written with each mark, too.
+        """
         outbox = link.outbox
-        lost_before = outbox.trades_lost
-        items, latest = outbox.take()
-        if not items and not latest and state is None:
-            return
+        items, latest = outbox.take(slow=self._pace.slow)
         link.history.take(items, latest, clock_us())
-        if not self._send(link, self._by_shard(items), self._by_symbol(latest), state):
-            outbox.lost(items)
-        if outbox.trades_lost > lost_before:
-            self._log.warning("trades were lost on the way to the bus", trades=outbox.trades_lost - lost_before)
+        batch, late = self._pace.batch(items, clock_us(), all_of_it=last)
+        outbox.lost(late)
+        told = {} if self._pace.slow and not last else latest
+        if batch or told or state is not None:
+            started = steady_s()
+            if not self._send(link, self._by_shard(batch), self._by_symbol(told), state):
+                outbox.lost(batch)
+            self._pace.wrote(batch, steady_s() - started)
+        now, lost = steady_s(), outbox.trades_lost - self._lost_told
+        if lost and (last or now - self._lost_at >= LOST_S):
+            self._lost_told, self._lost_at = outbox.trades_lost, now
+            self._log.warning("trades were lost on the way to the bus", trades=lost)
 
     def _remember(self, link: Link) -> None:
-        """Write the history of the last seconds. Where it cannot be written, those seconds are not covered."""
+        """Take the history of the last seconds apart, for writes that are short on a slow bus too."""
         connection = link.connection
         missed, connection.missed = connection.missed, set()
         chunks, span = link.history.flush(clock_us(), connection.read_us(), missed)
         candles: dict[str, list[Candle]] = defaultdict(list)
         for candle in link.outbox.take_candles():
-            instrument = INSTRUMENTS.of_product(candle.venue, candle.product_id)
+            instrument = self._settings.instruments.of_product(candle.venue, candle.product_id)
             if instrument is not None:
                 candles[instrument.symbol].append(candle)
-        try:
-            self._ports.history.write(self._by_symbol(chunks), candles, span, clock_us())
-        except BusUnavailableError as error:
-            self._log.warning("the history has a hole: the bus does not answer", error=str(error))
+        self._remembered_at = steady_s()
+        for symbol, chunk in self._by_symbol(chunks).items():
+            self._unwritten.extend(({symbol: part}, {}, None) for part in parts_of(chunk))
+        self._unwritten.extend(({}, {symbol: told}, None) for symbol, told in candles.items())
+        # The span is the last: what it covers must be there.
+        self._unwritten.append(({}, {}, span))
+
+    def _write_history(self, limit_s: float = math.inf) -> None:
+        """Write what waits, for some time. Where it cannot be written, those seconds are not covered."""
+        until = steady_s() + limit_s
+        while self._unwritten and (now := steady_s()) < until:
+            if now - self._remembered_at > HISTORY_S_MAX:
+                self._unwritten.clear()
+                self._log.warning("the history has a hole: the bus is too slow")
+                break
+            try:
+                self._ports.history.write(*self._unwritten.popleft(), clock_us())
+            except BusUnavailableError as error:
+                self._unwritten.clear()
+                self._log.warning("the history has a hole: the bus does not answer", error=str(error))
 
     def _mark(self, link: Link, *, late: bool) -> None:
         mark = Mark(self._settings.venue, link.token, clock_us())
@@ -289,7 +326,8 @@ class Collector:
         return by_shard
 
     def _by_symbol(self, by_product: Mapping[str, Value]) -> dict[str, Value]:
-        found = ((INSTRUMENTS.of_product(self._settings.venue, pid), value) for pid, value in by_product.items())
+        venue, known = self._settings.venue, self._settings.instruments
+        found = ((known.of_product(venue, pid), value) for pid, value in by_product.items())
         return {instrument.symbol: value for instrument, value in found if instrument is not None}
 
     def _state(self, connection: Connection | None, link: Link, *, late: bool = False) -> CollectorState:
@@ -351,9 +389,13 @@ def _must_be_replaced(connection: Connection, now: float) -> bool:
 
 
 def collector_of(venue: str, settings: Settings, database: Database) -> Collector:
-    """Build the collector of a venue from the settings; nothing is connected before it runs."""
+    """Build the collector of a venue from the settings; it connects to venue and bus when it runs.
+
+    Raises StoreUnavailableError where the market is live and its pairs cannot be read.
+    """
     address = settings.venue_urls.get(venue)
-    products = list(INSTRUMENTS.products_of(venue))
+    known = instruments_at(database, settings.market)
+    products = list(known.products_of(venue))
     protocol, companion = PROTOCOLS[venue], COMPANIONS.get(venue)
 
     def shards() -> int:
@@ -371,6 +413,7 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
             market=settings.market.value,
             make=lambda number: protocol(address, products, number),
             companion=None if companion is None else lambda number: companion(address, products, number),
+            instruments=known,
         ),
         Ports(
             QuoteWriter(client),
@@ -390,7 +433,10 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"usage: python -m workers.collector VENUE...; the venues are {', '.join(PROTOCOLS)}")
     settings = Settings()
     database = Database.open(settings.database, pool_size=1)
-    collectors = [collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)]
+    try:
+        collectors = [collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)]
+    except StoreUnavailableError as error:
+        sys.exit(str(error))
     ended = threading.Event()
 
     def run(collector: Collector) -> None:

@@ -12,6 +12,7 @@ from models.store.database import Database, now_us
 from models.store.events import prune
 from models.store.jobs import jobs_due, shards_waiting
 from workers.celery import app, settings
+from workers.listings import lists_of, refresh
 
 if TYPE_CHECKING:
     import redis
@@ -44,6 +45,12 @@ def prune_events() -> int:
 def checkpoint() -> None:
     """Move SQLite's write-ahead log into its file; no process does that by itself."""
     database().checkpoint()
+
+
+@app.task(name=Task.LISTING_REFRESH.value)
+def refresh_listings() -> dict[str, str]:
+    """Fetch the venues' lists of instruments, where the market is live; return why one was not taken, by venue."""
+    return refresh(database(), lists_of(settings))
 
 
 def sweep_due(store: Database, configured: Settings) -> int:

@@ -12,10 +12,10 @@ import structlog
 from models.bus.client import connect
 from models.bus.names import Task
 from models.domain.errors import CrossfillError
-from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
 from models.store.database import Database
 from models.store.jobs import AVERAGE_KIND, ClaimedJob, ClaimLostError, claim_due, fail, finish, report
+from models.store.listings import instruments_at
 from models.store.venues import switches
 from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
@@ -81,7 +81,8 @@ def _average(store: Database, client: redis.Redis, configured: Settings, claimed
         report(store, claimed, {"done": done, "parts": parts}, LEASE_US)
 
     wanted = wanted_of(claimed.payload)
-    result = compute(wanted, INSTRUMENTS, client, enabled, configured.market.value, progress)
+    known = instruments_at(store, configured.market)
+    result = compute(wanted, known, client, enabled, configured.market.value, progress)
     return result, told_of(result)
 
 

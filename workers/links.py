@@ -10,6 +10,7 @@ import websocket
 
 from exchanges.protocol import VenueProtocol
 from models.domain.errors import CrossfillError
+from models.domain.instruments import INSTRUMENTS, Instruments
 from workers.backoff import full_jitter
 from workers.connection import Connection, steady_s
 from workers.history import History
@@ -25,13 +26,14 @@ class CollectorSettings:
     """What a collector must know.
 
     `make` builds the protocol of a new connection from its token; `companion` that of a second one for
-    the candles, where the venue has them at another address.
+    the candles, where the venue has them at another address. `instruments` says what a product feeds.
     """
 
     venue: str
     market: str
     make: Callable[[int], VenueProtocol]
     companion: Callable[[int], VenueProtocol] | None = None
+    instruments: Instruments = INSTRUMENTS
     backoff_base_s: float = 1.0
     backoff_cap_s: float = 60.0
     healthy_s: float = 60.0  # a connection that lived so long resets the backoff

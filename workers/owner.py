@@ -12,9 +12,9 @@ from celery import bootsteps
 
 from models.bus.client import connect
 from models.bus.names import orders_queue
-from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
 from models.store.database import Database
+from models.store.listings import instruments_at
 from models.store.shards import Lease
 from workers.fulfilment import FulfilmentLoop, LoopSettings
 from workers.leases import Leases
@@ -51,7 +51,8 @@ class Owner(bootsteps.StartStopStep):
         )
 
         def make_loop(lease: Lease) -> FulfilmentLoop:
-            return FulfilmentLoop(lease, INSTRUMENTS, database, bus, hinter, loop_settings)
+            known = instruments_at(database, settings.market)
+            return FulfilmentLoop(lease, known, database, bus, hinter, loop_settings)
 
         name = f"{worker.hostname}-{os.getpid()}"
         self._leases = owned = Leases(database, name, int(settings.lease_s * 1e6), make_loop, self._consume)

@@ -5,8 +5,7 @@ from decimal import Decimal
 import msgspec
 
 from exchanges.binance.protocol import VENUE
-from exchanges.listings import Listed
-from models.domain.instruments import Product
+from models.domain.instruments import Listed, Product
 
 URL = "https://api.binance.com/api/v3/exchangeInfo"
 

@@ -5,8 +5,7 @@ from decimal import Decimal
 import msgspec
 
 from exchanges.deribit.protocol import VENUE
-from exchanges.listings import Listed
-from models.domain.instruments import Product
+from models.domain.instruments import Listed, Product
 
 URL = "https://www.deribit.com/api/v2/public/get_instruments?currency=any&kind=spot"
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import msgspec
 
 from exchanges.htx.protocol import VENUE
-from exchanges.listings import Listed
-from models.domain.instruments import Product
+from models.domain.instruments import Listed, Product
 
 URL = "https://api.huobi.pro/v1/common/symbols"
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import msgspec
 
 from exchanges.kraken.protocol import VENUE
-from exchanges.listings import Listed
-from models.domain.instruments import Product
+from models.domain.instruments import Listed, Product
 
 URL = "https://api.kraken.com/0/public/AssetPairs"
 # The list has the names of API v1 to this day, in `wsname` too.

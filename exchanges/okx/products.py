@@ -4,9 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
-from exchanges.listings import Listed
 from exchanges.okx.protocol import VENUE
-from models.domain.instruments import Product
+from models.domain.instruments import Listed, Product
 
 URL = "https://www.okx.com/api/v5/public/instruments?instType=SPOT"
 TAKEN = "0"  # the code of an answer without complaint

@@ -17,6 +17,7 @@ class Task(StrEnum):
     EVENT_PRUNE = "event.prune"
     JOB_RUN = "job.run"
     DATABASE_CHECKPOINT = "database.checkpoint"
+    LISTING_REFRESH = "listing.refresh"
 
 
 COLLECTORS = "collectors"  # hash: venue -> state of its collector

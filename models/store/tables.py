@@ -213,6 +213,20 @@ venues = Table(
     Column("token", BigInteger, nullable=False, default=0),  # the highest connection token given out
 )
 
+listings = Table(
+    "listings",
+    metadata,
+    Column("venue", String(16), primary_key=True),
+    Column("product_id", String(32), primary_key=True),
+    Column("base", String(16), nullable=False),
+    Column("quote", String(16), nullable=False),
+    Column("tick", Money, nullable=False),  # this and the lot: the finest that orders may have been accepted in
+    Column("lot", Money, nullable=False),
+    Column("min_size", Money, nullable=False),
+    Column("trading", Boolean, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),  # when the venue's list had it
+)
+
 events = Table(
     "events",
     metadata,

@@ -20,6 +20,7 @@ from exchanges.protocol import Limits
 from models.bus.client import BusUnavailableError
 from models.bus.latest import CollectorState
 from models.bus.quotes import QuoteWriter
+from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import BusItem, Mark, Quote, Trade
 from models.store.database import StoreUnavailableError
 from tests.integration.workers.memory import Held, MemoryHistory
@@ -99,6 +100,7 @@ def collecting(
         "simulated",
         lambda number: Ours(url(server), ["LTCBTC"], number),
         None,
+        INSTRUMENTS,
         **options,
     )
     ports = Ports(bus, MemoryHistory(), Held(), token or itertools.count(1).__next__, lambda: 1)

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from exchanges.htx.products import URL, parse
 from exchanges.htx.protocol import INFLATED_MAX, Htx
-from exchanges.listings import Listed
 from exchanges.protocol import Acknowledged, Event, Gap, Heartbeat, Limits, Reply, Unknown, VenueError
 from models.domain.candles import Candle
-from models.domain.instruments import INSTRUMENTS, Product
+from models.domain.instruments import INSTRUMENTS, Listed, Product
 from models.domain.quotes import Quote, Trade
 from simulator.htx import WIRE
 from simulator.market import TICK_US, BookChanged, Market, Traded

@@ -13,8 +13,9 @@ from models.store.database import Database
 from models.store.schema import StateTooNewError, StateTooOldError, check, migrate
 from models.store.tables import metadata
 
-# One revision back: what the second migration makes is undone by hand, and the first is stamped.
+# Back to the first revision: what the later migrations make is undone by hand, and the first is stamped.
 UNDO = (
+    "DROP TABLE listings",
     "ALTER TABLE jobs DROP COLUMN progress",
     "DROP VIEW fulfilled_order_splits",
     "DROP VIEW fulfilled_orders",
