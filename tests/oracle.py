@@ -4,8 +4,10 @@ It walks the journal of a loop step by step and keeps, for each venue product an
 shown, its size, and what was taken from each price. All numbers are Decimals as the texts gave them.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 SECOND_US = 1_000_000
@@ -61,6 +63,7 @@ class Oracle:
         self.silence_us = silence_us
         self.now = 0
         self.sides: dict[tuple[str, str, str], Side] = {}  # venue, product, side
+        self.shown: dict[tuple[str, str], list[tuple[str, str, Side]]] = defaultdict(list)  # by symbol and side
         self.quotes: dict[tuple[str, str], tuple[int, int]] = {}  # token and number of what is believed
         self.seen: dict[tuple[str, str], tuple[int, int]] = {}  # the newest of each product
         self.tokens: dict[str, int] = {}
@@ -97,7 +100,10 @@ class Oracle:
                 return
             self.seen[venue, product] = self.quotes[venue, product] = (token, number)
             for name, price, size in (("sell", bid, bid_size), ("buy", ask, ask_size)):
-                side = self.sides.setdefault((venue, product, name), Side(name == "sell"))
+                side = self.sides.get((venue, product, name))
+                if side is None:
+                    side = self.sides[venue, product, name] = Side(name == "sell")
+                    self.shown[symbol_of(product), name].append((venue, product, side))
                 known = live and price is not None and size is not None
                 side.show(self.now, Decimal(price) if known else None, Decimal(size) if known else Decimal(0))
         self.match()
@@ -105,8 +111,8 @@ class Oracle:
     def offers(self, order: dict[str, Any]) -> list[tuple[str, str, Side]]:
         """Return who has something within the limit, the best price first."""
         found = []
-        for (venue, product, name), side in self.sides.items():
-            if name != order["side"] or side.best is None or order["symbol"] != symbol_of(product):
+        for venue, product, side in self.shown[order["symbol"], order["side"]]:
+            if side.best is None:
                 continue
             allowed = order["venues"] is None or venue in order["venues"]
             crosses = not side.better(order["price"], side.best)
@@ -178,6 +184,7 @@ class Oracle:
             self.place(row, entry["cancels"])
 
 
+@cache
 def symbol_of(product: str) -> str:
     """Return the symbol of a product id: venues part it by a dash, an underscore or a slash, or not at all."""
     joined = product.upper()
