@@ -7,6 +7,7 @@ from urllib.parse import quote
 import typer
 
 from cli.remote import remote
+from cli.tables import plain_table
 
 
 def instruments(
@@ -25,9 +26,7 @@ def instruments(
 
 
 def _pairs(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown
-    from rich.table import Table  # noqa: PLC0415 -- slow to load
-
-    table = Table("pair", "tick", "lot", "venues", title=f"{answer['market']} market")
+    table = plain_table("pair", "tick", "lot", "venues", title=f"{answer['market']} market")
     for each in answer["instruments"]:
         venues = (_venue(product) for product in each["products"])
         table.add_row(each["pair"], each["tick"], each["lot"], ", ".join(venues))
@@ -35,10 +34,8 @@ def _pairs(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded onl
 
 
 def _products(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- likewise
-    from rich.table import Table  # noqa: PLC0415 -- slow to load
-
     title = f"{answer['pair']}, steps {answer['tick']} and {answer['lot']}, {answer['market']} market"
-    table = Table("venue", "product", "tick", "lot", "least size", "evidence", title=title)
+    table = plain_table("venue", "product", "tick", "lot", "least size", "evidence", title=title)
     for product in answer["products"]:
         steps = (product[name] or "-" for name in ("tick", "lot", "min_size"))
         table.add_row(_venue(product), product["product_id"], *steps, product["evidence"])

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -37,9 +38,18 @@ class Plan:
 
     @property
     def venues(self) -> tuple[str, ...]:
-        """The venues that are read: all that are asked for, or those of them that are simulated."""
+        """The venues that are read: all that are asked for, or those of them that somebody on this machine speaks."""
         wanted = self.settings.venue_names
-        return wanted if self.market is Market.LIVE else tuple(venue for venue in wanted if venue in WIRES)
+        return wanted if self.market is Market.LIVE else tuple(filter(lambda v: v in WIRES or self._served(v), wanted))
+
+    @property
+    def simulated(self) -> tuple[str, ...]:
+        """The venues that the simulator speaks."""
+        return () if self.market is Market.LIVE else tuple(venue for venue in self.venues if venue in WIRES)
+
+    def _served(self, venue: str) -> bool:
+        # Elsewhere it may be the real one, whose prices nobody should take for made up ones.
+        return urlsplit(self.settings.venue_urls.get(venue, "")).hostname in {"127.0.0.1", "::1", "localhost"}
 
     @property
     def bundled_redis(self) -> bool:
@@ -100,7 +110,8 @@ def _environment(plan: Plan) -> dict[str, str]:
     if plan.bundled_redis:
         ours["CROSSFILL_BROKER_URL"] = f"redis://:{plan.redis_password}@127.0.0.1:{plan.ports['redis']}/0"
     if plan.market is not Market.LIVE:
-        urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.venues}
+        urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.simulated}
+        urls |= {venue: plan.settings.venue_urls[venue] for venue in plan.venues if venue not in urls}
         ours["CROSSFILL_VENUE_URLS"] = json.dumps(urls)
     if plan.settings.journal is not None:
         ours["CROSSFILL_JOURNAL"] = str(plan.settings.journal.absolute())
@@ -130,7 +141,7 @@ def _redis(plan: Plan, environment: Mapping[str, str]) -> Program:
 def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
     ports = plan.ports
     command = [sys.executable, "-m", "simulator", "--control-port", str(ports["simulator_control"])]
-    for venue in plan.venues:
+    for venue in plan.simulated:
         command += ["--port", f"{venue}={ports[venue]}"]
     if plan.replay is None:
         command += ["--seed", str(plan.settings.seed)]

@@ -26,6 +26,7 @@ from cli.valkey import free_port
 from models.domain.errors import CrossfillError
 from models.domain.quotes import Market
 from models.settings import Settings
+from simulator.registry import WIRES
 
 READY_LIMIT_S = 30.0  # then the screen says what is missing, instead of nothing for ever
 # make deletes the file named here when it is interrupted: the one trace of a SIGINT that was sent to make alone.
@@ -150,7 +151,7 @@ def _ports(settings: Settings, market: Market) -> dict[str, int]:
     }
     if len(set(ports.values())) < len(ports):
         raise UpError("CROSSFILL_API_PORT, CROSSFILL_NOTIFIER_PORT and CROSSFILL_FLOWER_PORT must differ")
-    picked = [] if market is Market.LIVE else [*settings.venue_names, "simulator_control"]
+    picked = [] if market is Market.LIVE else [*filter(WIRES.__contains__, settings.venue_names), "simulator_control"]
     if settings.broker_url is None:
         picked.append("redis")
     for name in picked:

@@ -114,7 +114,7 @@ class Collector:
         while not self._stopping.is_set():
             if not self._ours(unknown=False):
                 if not standing_by:
-                    self._log.info("standing by")
+                    self._log.info("standing by: another collector reads the venue, or the bus does not answer")
                 standing_by = True
                 self._stopping.wait(STANDBY_S)
                 continue

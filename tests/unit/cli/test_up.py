@@ -1,5 +1,7 @@
+import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,25 @@ def test_the_live_market_needs_no_simulator(plan: Plan) -> None:
     assert "simulator" not in {program.name for program in listed}
     assert all("CROSSFILL_VENUE_URLS" not in program.environment for program in listed)
     assert all(program.environment["CROSSFILL_MARKET"] == "live" for program in listed)
+
+
+@pytest.mark.parametrize(
+    ("address", "read"),
+    [("ws://127.0.0.1:9999", True), ("ws://localhost:9999/x", True), ("wss://ws.bitstamp.net", False), (None, False)],
+)
+def test_a_venue_that_is_not_simulated_is_read_on_this_machine_only(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, address: str | None, read: bool
+) -> None:
+    """Elsewhere it may be the real one, and its prices would be taken for made up ones."""
+    monkeypatch.setenv("CROSSFILL_VENUES", "binance,bitstamp")
+    monkeypatch.setenv("CROSSFILL_VENUE_URLS", json.dumps({"bitstamp": address} if address else {}))
+    made = replace(plan, settings=Settings())
+    listed = {program.name: program for program in programs(made)}
+    assert ("bitstamp" in listed["collectors"].command) is read
+    assert "bitstamp" not in str(listed["simulator"].command)
+    urls = json.loads(listed["collectors"].environment["CROSSFILL_VENUE_URLS"])
+    assert urls == {"binance": "ws://127.0.0.1:40003"} | ({"bitstamp": address} if read else {})
+    assert ("bitstamp: is not simulated" in screen(made, Health("up"), plan.home)) is not read
 
 
 def test_another_redis_is_used_where_one_is_named(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
