@@ -243,5 +243,8 @@ def as_csv(averaged: Mapping[str, Any]) -> str:
     common = {name: averaged[name] for name in ("start", "end", "method", "input")}
     for part in averaged["parts"]:
         for source in part["sources"] or [{}]:
-            lines.writerow({**source, **common, **{name: part.get(name) for name in ("pair", "value", "problem")}})
+            row = {**source, **common, **{name: part.get(name) for name in ("pair", "value", "problem")}}
+            if "incomplete" in source:
+                row["incomplete"] = str(source["incomplete"]).lower()  # as in the JSON
+            lines.writerow(row)
     return written.getvalue()

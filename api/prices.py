@@ -28,6 +28,7 @@ LEGACY_AGE_US_MAX = 60_000_000
 SOURCES_MIN = 3  # by default, where so many venues list a pair
 AGE_S_MAX = 10.0
 ALL = "all"
+PARAMETERS = ("method", "input", "venues", "min_sources", "max_age_s", "convert")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ async def price(
     convert: str | None = None,
 ) -> Response:
     """Return a pair's price over venues and what it is made of; 503 with the same sources where it is withheld."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            raise bad_field(name, "is unknown", allowed=list(PARAMETERS))
     made = services(request)
     instrument = resolve(made.instruments, pair)
     chosen = venues_of(instrument, venues)

@@ -50,7 +50,8 @@ def rfc3339(time_us: int | None) -> str | None:
     if time_us is None:
         return None
     seconds, microseconds = divmod(time_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
+    # Not strftime: some platforms write the year 1 with one digit.
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{microseconds:06d}Z"
 
 
 def as_message(row: EventRow) -> dict[str, Any]:

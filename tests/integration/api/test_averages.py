@@ -103,6 +103,7 @@ def test_a_past_window_is_computed_at_once(
         ("coinbase", "101", "102"),
         ("okx", "103", "102"),
     ]
+    assert {line["incomplete"] for line in lines} <= {"true", "false", ""}
     assert client.get(f"/jobs/{job_id}/result", headers={"Accept": "text/csv"}).text.startswith("pair,start,end")
     told = client.get("/events").json()["events"][-1]
     assert (told["type"], told["kind"], told["result"]["values"]) == ("job.done", "average", {"BTC-USD": "102"})

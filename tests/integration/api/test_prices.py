@@ -177,6 +177,7 @@ def test_prices_in_another_currency_are_converted_by_their_index(client: httpx.C
         ("/prices/BTC-USD?min_sources=0", 422, "min_sources", "greater than or equal to 1"),
         ("/prices/BTC-USD?max_age_s=0", 422, "max_age_s", "greater than 0"),
         ("/prices/BTC-USD?max_age_s=nan", 422, "max_age_s", ""),
+        ("/prices/BTC-USD?methode=mean", 422, "methode", "is unknown"),
         ("/prices/BTC-USD?convert=DOGE", 422, "convert", "there is no BTC-DOGE"),
     ],
 )
