@@ -3,11 +3,13 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import redis
 import structlog
+from kombu.exceptions import OperationalError
 
 from models.bus.client import connect
 from models.bus.names import Task
@@ -22,7 +24,7 @@ from workers.celery import app, settings
 from workers.housekeeping import database
 
 LEASE_US = 30_000_000  # renewed with each part
-TURN_S = 60.0  # far below the task's time limit; what is left is found by the sweeper
+TURN_S = 60.0  # far below the task's time limit; whoever is free takes the next turn
 WORKER = socket.gethostname()
 
 log = structlog.get_logger()
@@ -41,13 +43,22 @@ def bus() -> redis.Redis:
 @app.task(name=Task.JOB_RUN.value)
 def run() -> int:
     """Work the jobs that are due; return how many ended."""
-    return run_due(database(), bus(), settings)
+    return run_due(database(), bus(), settings, _again)
 
 
-def run_due(store: Database, client: redis.Redis, configured: Settings) -> int:
+def _again() -> None:
+    # Where the broker is away, the sweeper finds what is left.
+    with suppress(OperationalError):
+        run.apply_async(retry=False)
+
+
+def run_due(
+    store: Database, client: redis.Redis, configured: Settings, again: Callable[[], None] = lambda: None
+) -> int:
     """Claim and work jobs until none is due; return how many were worked to their end.
 
-    A job that fails is put back, and fails for good after its last attempt.
+    A job that fails is put back, and fails for good after its last attempt. A turn ends after TURN_S;
+    `again` is called then, for what is left.
     """
     ended, until = 0, time.monotonic() + TURN_S
     while time.monotonic() < until:
@@ -63,6 +74,8 @@ def run_due(store: Database, client: redis.Redis, configured: Settings) -> int:
             expected = isinstance(error, CrossfillError)
             log.warning("a job failed", job=claimed.id, attempt=claimed.attempt, error=repr(error))
             _put_back(store, claimed, str(error) if expected else f"it could not be computed: {error!r}")
+    else:
+        again()
     return ended
 
 
