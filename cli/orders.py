@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from queue import Empty
 from typing import Annotated, Any, Self
 from urllib.parse import quote, urlencode
 
@@ -9,6 +10,7 @@ import typer
 
 from cli.remote import Remote, fail, listening, remote
 
+WHY_S = 2.0  # without news for so long, the order is asked why it waits
 ENDS = {"order.filled", "order.expired", "order.cancelled", "order.rejected"}
 
 
@@ -47,7 +49,11 @@ def _follow(found: Remote, body: dict[str, Any], *, as_json: bool) -> bool:
         with show:
             try:
                 while True:
-                    name, message = incoming.get()
+                    try:
+                        name, message = incoming.get(timeout=WHY_S)
+                    except Empty:
+                        show.waiting((found.peek(f"/orders/{placed['id']}") or {}).get("reason"))
+                        continue
                     cursor = message.get("seq", cursor)
                     if name == "resync":
                         fail("the connection was lost for too long; `crossfill orders` shows how it ended")
@@ -73,6 +79,9 @@ class _Lines:
     def event(self, message: dict[str, Any]) -> None:
         typer.echo(json.dumps(message))
 
+    def waiting(self, reason: str | None) -> None:
+        """The lines are events, and that is none."""
+
 
 class _Bar:
     """A progress bar of the filled size, with a line a split above it."""
@@ -85,13 +94,14 @@ class _Bar:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[filled]}"),
+            TextColumn("{task.fields[why]}"),
             TimeElapsedColumn(),
         )
         self._progress = Progress(*columns)
         title = f"{placed['side']} {placed['size']} {placed['symbol']} at {placed['price']} [{placed['market']}]"
         self._progress.print(f"order {placed['id']}, until {placed['deadline'] or 'cancelled'}", markup=False)
         filled = f"0 of {placed['size']}"
-        self._task = self._progress.add_task(title.replace("[", r"\["), total=float(self._size), filled=filled)
+        self._task = self._progress.add_task(title.replace("[", r"\["), total=float(self._size), filled=filled, why="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -104,9 +114,14 @@ class _Bar:
         from cli.events import line  # noqa: PLC0415 -- only this shows lines
 
         self._progress.print(line(message), markup=False, highlight=False, soft_wrap=True)
+        self.waiting(None)
         if "filled_size" in message:
             filled = message["filled_size"]
             self._progress.update(self._task, completed=float(filled), filled=f"{filled} of {self._size}")
+
+    def waiting(self, reason: str | None) -> None:
+        """Say why the order waits."""
+        self._progress.update(self._task, why=(reason or "").replace("_", " "))
 
 
 def orders(

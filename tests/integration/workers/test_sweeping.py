@@ -115,7 +115,7 @@ def count(database: Database, table: Any, **values: str) -> int:
 
 
 def sweeps(database: Database, settings: Settings, waiting: Callable[[], int], queue: str) -> list[int]:
-    """Sweep eight times in more than two seconds; each time there is a backlog and the queue is empty, or the wake-up is in it."""
+    """Sweep for more than two seconds, beside a backlog; in the queue is only what a sweep has put there."""
     published: list[int] = []
     with connect(settings.broker) as client:
         for _ in range(8):
