@@ -90,18 +90,18 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 -- slow to load
 
         self._size = Decimal(placed["size"])
+        self._why: str | None = None
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[filled]}"),
-            TextColumn("{task.fields[why]}"),
             TimeElapsedColumn(),
         )
         self._progress = Progress(*columns)
         title = f"{placed['side']} {placed['size']} {placed['symbol']} at {placed['price']} [{placed['market']}]"
         self._progress.print(f"order {placed['id']}, until {placed['deadline'] or 'cancelled'}", markup=False)
         filled = f"0 of {placed['size']}"
-        self._task = self._progress.add_task(title.replace("[", r"\["), total=float(self._size), filled=filled, why="")
+        self._task = self._progress.add_task(title.replace("[", r"\["), total=float(self._size), filled=filled)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -114,14 +114,15 @@ class _Bar:
         from cli.events import line  # noqa: PLC0415 -- only this shows lines
 
         self._progress.print(line(message), markup=False, highlight=False, soft_wrap=True)
-        self.waiting(None)
         if "filled_size" in message:
             filled = message["filled_size"]
             self._progress.update(self._task, completed=float(filled), filled=f"{filled} of {self._size}")
 
     def waiting(self, reason: str | None) -> None:
-        """Say why the order waits."""
-        self._progress.update(self._task, why=(reason or "").replace("_", " "))
+        """Say why the order waits, when that changes."""
+        if reason is not None and reason != self._why:
+            self._progress.print(f"waits: {reason}", markup=False, highlight=False)
+        self._why = reason
 
 
 def orders(
