@@ -9,12 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import averages, health, instruments, jobs, orders, prices, problems, venues
+from api import averages, health, instruments, jobs, metrics, orders, prices, problems, venues
 from api.committing import Announcer, Committer
+from api.figures import Counters, Probe
 from api.market import Market
-from api.services import Services
+from api.services import Services, services
 from api.waiting import Waiters
 from models.bus.client import connect_async
+from models.metrics import new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
 from models.store.listings import instruments_at
@@ -30,6 +32,12 @@ def bootstrap(settings: Settings) -> Services:
         shards = shards_count(connection)
     announcer = Announcer(settings.broker, settings.bus)
     bus = connect_async(settings.bus, timeout_s=2)
+    registry = new_registry("api", settings)
+    counters = Counters(registry)
+    committer = Committer(database, announcer, settings.accept_queue_max, counters)
+    waiters = Waiters(database, settings.bus, settings.waiters_max)
+    counters.queue.set_function(lambda: len(committer))
+    counters.waiters.set_function(lambda: len(waiters))
     return Services(
         settings=settings,
         instruments=instruments_at(database, settings.market),
@@ -37,14 +45,23 @@ def bootstrap(settings: Settings) -> Services:
         shards=shards,
         bus=bus,
         announcer=announcer,
-        committer=Committer(database, announcer, settings.accept_queue_max),
-        waiters=Waiters(database, settings.bus, settings.waiters_max),
+        committer=committer,
+        waiters=waiters,
         market=Market(bus, database, int(settings.silence_s * 1e6)),
+        registry=registry,
+        counters=counters,
+        probe=Probe(database, connect_async(settings.broker, timeout_s=2), bus, shards),
     )
 
 
+async def _on_problem(request: Request, error: Exception) -> Response:
+    if request.url.path == orders.PLACE and isinstance(error, problems.ProblemError):
+        services(request).counters.refused(error)
+    return await problems.on_problem(request, error)
+
+
 async def _on_store(request: Request, error: Exception) -> Response:
-    return await problems.on_problem(request, problems.unavailable(str(error), 2))
+    return await _on_problem(request, problems.unavailable(str(error), 2))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,15 +74,16 @@ def create_app(settings: Settings) -> FastAPI:
         made.waiters.start()
         yield
         await made.waiters.close()
+        await made.probe.close()
         made.committer.close()
         made.announcer.close()
         await made.bus.aclose()
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, instruments, venues, health):
+    for room in (orders, jobs, averages, prices, instruments, venues, health, metrics):
         app.include_router(room.router)
-    app.add_exception_handler(problems.ProblemError, problems.on_problem)
+    app.add_exception_handler(problems.ProblemError, _on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)
     app.add_exception_handler(HTTPException, problems.on_http)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)

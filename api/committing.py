@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.figures import Counters
 from api.problems import unavailable
 from models.bus import hints
 from models.bus.client import BusUnavailableError, connect
@@ -38,12 +39,16 @@ class Committer:
     helps nobody.
     """
 
-    def __init__(self, database: Database, after: "Announcer", waiting_max: int) -> None:
+    def __init__(self, database: Database, after: "Announcer", waiting_max: int, counters: Counters) -> None:
         self._database = database
+        self._counters = counters
         self._after = after
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(waiting_max)
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
+
+    def __len__(self) -> int:
+        return self._queue.qsize()
 
     async def store(self, order: NewOrder) -> Accepted:
         """Store an order, with the id of the task that will wake its shard, and return when it is durable.
@@ -86,18 +91,29 @@ class Committer:
         tasks = {shard: new_task_id() for shard in {waiting.order.shard for waiting in batch}}
         rows = [replace(waiting.order, task_id=tasks[waiting.order.shard]) for waiting in batch]
         try:
-            answers = accept(self._database, rows)
+            with self._counters.commits.time():
+                answers = accept(self._database, rows)
         except (CrossfillError, SQLAlchemyError) as error:
+            self._counters.failures.inc()
             log.warning("orders could not be stored", orders=len(batch), error=str(error))
             problem = unavailable("the database is not available; repeat with the same Idempotency-Key", 2)
             _resolve(batch, [problem] * len(batch))
             return
         _resolve(batch, answers)
+        self._count(rows, answers)
         fresh = [row for row, answer in zip(rows, answers, strict=True) if isinstance(answer, Accepted)]
         if fresh:
             shards = {row.shard for row in fresh}
             owners = {row.owner_id for row in fresh}
             self._after.announce({shard: task for shard, task in tasks.items() if shard in shards}, owners)
+
+    def _count(self, rows: list[NewOrder], answers: "Sequence[Accepted | CrossfillError]") -> None:
+        self._counters.batches.observe(len(rows))
+        for row, answer in zip(rows, answers, strict=True):
+            if isinstance(answer, Accepted) and answer.existing:
+                self._counters.repeated.inc()
+            elif isinstance(answer, Accepted):
+                self._counters.accepted.labels(row.side.value).inc()
 
 
 def _resolve(batch: list[_Waiting], answers: "Sequence[Accepted | CrossfillError]") -> None:

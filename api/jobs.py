@@ -3,31 +3,39 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from api import cursors
+from api.orders import waiting
 from api.problems import not_found
-from api.schemas import job_json, order_json
+from api.schemas import job_json
 from api.services import flower_url, services, signed_in
 from models.domain.orders import JobState
 from models.store.events import as_message, events_after
 from models.store.jobs import job_by_id, list_jobs
 from models.store.orders import order_of_job
 from models.store.owners import Owner
+from models.store.rows import JobRow, OrderRow
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.get("/jobs/{job_id}")
-def read(job_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
-    """Return a job, with the order that it carries."""
-    with services(request).database.read() as connection:
-        row = job_by_id(connection, owner.id, job_id)
-        if row is None:
-            raise not_found("job", job_id)
-        order = order_of_job(connection, owner.id, job_id)
-    carried = {"order": order_json(order)} if order is not None else {}
-    return JSONResponse({**job_json(row, flower_url(services(request))), **carried})
+async def read(job_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """Return a job, with the order that it carries; an open one says why it waits."""
+    made = services(request)
+
+    def look_up() -> tuple[JobRow, OrderRow | None]:
+        with made.database.read() as connection:
+            row = job_by_id(connection, owner.id, job_id)
+            if row is None:
+                raise not_found("job", job_id)
+            return row, order_of_job(connection, owner.id, job_id)
+
+    row, order = await run_in_threadpool(look_up)
+    carried = {"order": (await waiting(made, [order]))[0]} if order is not None else {}
+    return JSONResponse({**job_json(row, flower_url(made)), **carried})
 
 
 @router.get("/jobs")

@@ -1,7 +1,9 @@
 """Orders: placed, read, listed, cancelled."""
 
+import asyncio
 import re
 import time
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from api import cursors
 from api.legacy import ended_message
+from api.market import Seen
 from api.parsing import read_object
 from api.placing import Ticket, read_ticket
 from api.problems import ProblemError, bad_field, key_reused, not_found
@@ -18,10 +21,11 @@ from api.services import Services, idempotency_key, services, signed_in
 from models.bus.wakeups import new_task_id
 from models.domain.decimals import plain
 from models.domain.identifiers import uuid7
-from models.domain.instruments import UnknownSymbolError
+from models.domain.instruments import Instrument, UnknownSymbolError
 from models.domain.orders import OrderState, Side, TimeInForce
 from models.domain.shards import shard_of
 from models.domain.waiting import Offer, waiting_reason
+from models.store.database import StoreUnavailableError
 from models.store.events import rfc3339
 from models.store.orders import (
     Accepted,
@@ -39,6 +43,7 @@ from models.store.rows import OrderRow, SplitRow
 
 router = APIRouter(tags=["orders"])
 
+PLACE = "/order/limit"
 WAIT_S_MAX = 30
 WAIT_MARGIN_S = 0.5
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", re.IGNORECASE)
@@ -99,7 +104,7 @@ async def _store(
 
 
 @router.post(
-    "/order/limit",
+    PLACE,
     status_code=202,
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": LimitOrder.model_json_schema()}}},
@@ -172,33 +177,45 @@ async def read(order_id: str, request: Request, owner: Annotated[Owner, Depends(
             return row, splits_of(connection, row.seq)
 
     row, splits = await run_in_threadpool(look_up)
-    shown = order_json(row)
-    if row.state is OrderState.WORKING:
-        shown["reason"] = await _waiting(made, row)
+    [shown] = await waiting(made, [row])
     return JSONResponse({**shown, "splits": [split_json(split) for split in splits]})
 
 
-async def _waiting(made: Services, row: OrderRow) -> str | None:
-    """Return why a working order waits, or None while prices cannot be read or its pair is on no list any more."""
-    try:
-        instrument = made.instruments[row.symbol]
-    except KeyError:
-        return None
-    try:
-        seen = await made.market.look(instrument)
-    except ProblemError:
-        return None
-    offers = []
-    for venue in row.venues or sorted(instrument.venues):
+async def waiting(made: Services, rows: Sequence[OrderRow]) -> list[dict[str, Any]]:
+    """Return orders as answers show them, those that rest with why they wait.
+
+    That is told from the newest prices and from what collectors say, not by the book: where a price that is
+    live reaches an order and it rests all the same, what is shown there was taken by others. Nothing is
+    said while prices cannot be read, or of a pair that is on no list any more.
+    """
+    symbols = {row.symbol for row in rows if row.state is OrderState.WORKING}
+    known = [instrument for instrument in made.instruments if instrument.symbol in symbols]
+    looked = await asyncio.gather(*map(made.market.look, known), return_exceptions=True)
+    seen = {instrument.symbol: (instrument, each) for instrument, each in zip(known, looked, strict=True)}
+    return [_with_reason(row, *seen.get(row.symbol, (None, None))) for row in rows]
+
+
+def _with_reason(row: OrderRow, instrument: Instrument | None, seen: Seen | BaseException | None) -> dict[str, Any]:
+    shown = order_json(row)
+    if row.state is OrderState.WORKING and instrument is not None and isinstance(seen, Seen):
+        shown["reason"] = waiting_reason(row.side, row.price, _offers(row, instrument, seen)).value
+    elif isinstance(seen, BaseException) and not isinstance(seen, ProblemError | StoreUnavailableError):
+        raise seen
+    return shown
+
+
+def _offers(row: OrderRow, instrument: Instrument, seen: Seen) -> Iterator[Offer]:
+    for venue in sorted(instrument.venues & frozenset(row.venues or instrument.venues)):
         latest = seen.latest.get(venue)
         price = None if latest is None else latest.bid if row.side is Side.SELL else latest.ask
         live, enabled = bool(latest and latest.live), seen.enabled.get(venue, True)
-        offers.append(Offer(price, live=live, enabled=enabled, connected=seen.connected(venue)))
-    return waiting_reason(row.side, row.price, offers).value
+        # A venue that nobody ever read is not stale.
+        connected = seen.connected(venue) or (venue not in seen.collectors and price is None)
+        yield Offer(price, live=live, enabled=enabled, connected=connected)
 
 
 @router.get("/orders")
-def read_all(
+async def read_all(
     request: Request,
     owner: Annotated[Owner, Depends(signed_in)],
     state: OrderState | None = None,
@@ -207,7 +224,7 @@ def read_all(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> Response:
-    """Return orders, newest first, in pages: the Link header leads to the next one."""
+    """Return orders, newest first, in pages: the Link header leads to the next one; open ones say why they wait."""
     made = services(request)
     place_text = cursors.decode(cursor)
     if place_text is not None and not place_text.isdigit():
@@ -216,18 +233,22 @@ def read_all(
         canonical = made.instruments.resolve(symbol).symbol if symbol else None
     except UnknownSymbolError as error:
         raise bad_field("symbol", str(error), near=error.near) from error
-    with made.database.read() as connection:
-        rows = list_orders(
-            connection,
-            owner.id,
-            state=state,
-            symbol=canonical,
-            client_order_id=client_order_id,
-            before_seq=int(place_text) if place_text else None,
-            limit=limit + 1,
-        )
+
+    def look_up() -> list[OrderRow]:
+        with made.database.read() as connection:
+            return list_orders(
+                connection,
+                owner.id,
+                state=state,
+                symbol=canonical,
+                client_order_id=client_order_id,
+                before_seq=int(place_text) if place_text else None,
+                limit=limit + 1,
+            )
+
+    rows = await run_in_threadpool(look_up)
     headers = cursors.next_link(request, cursors.encode(rows[limit - 1].seq)) if len(rows) > limit else {}
-    return JSONResponse({"orders": [order_json(row) for row in rows[:limit]]}, headers=headers)
+    return JSONResponse({"orders": await waiting(made, rows[:limit])}, headers=headers)
 
 
 @router.delete("/orders/{order_id}", status_code=202)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import redis.asyncio
 from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from api.committing import Announcer, Committer
+from api.figures import Counters, Probe
 from api.market import Market
 from api.problems import ProblemError, bad_field, unavailable
 from api.waiting import Waiters
@@ -35,6 +37,9 @@ class Services:
     committer: Committer
     waiters: Waiters
     market: Market
+    registry: CollectorRegistry
+    counters: Counters
+    probe: Probe
     _tokens: dict[str, tuple[float, Owner]] = field(default_factory=dict)
 
     @property

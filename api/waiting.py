@@ -39,6 +39,9 @@ class Waiters:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def __len__(self) -> int:
+        return len(self._futures)
+
     @property
     def full(self) -> bool:
         """Whether no further request may wait."""

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from queue import Empty
 from typing import Annotated, Any, Self
 from urllib.parse import quote, urlencode
 
@@ -9,6 +10,7 @@ import typer
 
 from cli.remote import Remote, fail, listening, remote
 
+WHY_S = 2.0  # without news for so long, the order is asked why it waits
 ENDS = {"order.filled", "order.expired", "order.cancelled", "order.rejected"}
 
 
@@ -47,7 +49,11 @@ def _follow(found: Remote, body: dict[str, Any], *, as_json: bool) -> bool:
         with show:
             try:
                 while True:
-                    name, message = incoming.get()
+                    try:
+                        name, message = incoming.get(timeout=WHY_S)
+                    except Empty:
+                        show.waiting((found.peek(f"/orders/{placed['id']}") or {}).get("reason"))
+                        continue
                     cursor = message.get("seq", cursor)
                     if name == "resync":
                         fail("the connection was lost for too long; `crossfill orders` shows how it ended")
@@ -73,6 +79,9 @@ class _Lines:
     def event(self, message: dict[str, Any]) -> None:
         typer.echo(json.dumps(message))
 
+    def waiting(self, reason: str | None) -> None:
+        """The lines are events, and that is none."""
+
 
 class _Bar:
     """A progress bar of the filled size, with a line a split above it."""
@@ -81,6 +90,7 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 -- slow to load
 
         self._size = Decimal(placed["size"])
+        self._why: str | None = None
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -107,6 +117,12 @@ class _Bar:
         if "filled_size" in message:
             filled = message["filled_size"]
             self._progress.update(self._task, completed=float(filled), filled=f"{filled} of {self._size}")
+
+    def waiting(self, reason: str | None) -> None:
+        """Say why the order waits, when that changes."""
+        if reason is not None and reason != self._why:
+            self._progress.print(f"waits: {reason}", markup=False, highlight=False)
+        self._why = reason
 
 
 def orders(

@@ -20,6 +20,8 @@ from models.settings import Settings
 from simulator.registry import WIRES
 
 USER = "crossfill"  # Flower's
+# Programs that have no HTTP server but that of their metrics; its port is picked free.
+LISTENERS = ("fulfilment", "collectors", "jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,15 @@ def programs(plan: Plan) -> list[Program]:
             Program(name=name, command=(sys.executable, "-m", *arguments), environment={**environment, **more})
         )
 
-    add("fulfilment", "workers", "fulfilment")
+    def metrics(name: str) -> dict[str, str]:
+        return {"CROSSFILL_METRICS_PORT": str(plan.ports[f"metrics_{name}"])}
+
+    add("fulfilment", "workers", "fulfilment", **metrics("fulfilment"))
     add("api", "api")
     # One process for all of them: its threads idle most of the time, and each process costs 70 MB.
-    add("collectors", "workers.collector", *plan.venues)
+    add("collectors", "workers.collector", *plan.venues, **metrics("collectors"))
     add("notifier", "notifier")
-    add("jobs", "workers", "jobs")
+    add("jobs", "workers", "jobs", **metrics("jobs"))
     add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))
     return listed
 

@@ -16,6 +16,7 @@ import typer
 from models.settings import Settings
 
 TIMEOUT_S = 40
+PEEK_S = 2
 
 Incoming = tuple[str, dict[str, Any]]
 
@@ -39,12 +40,9 @@ class Remote:
 
         A refusal with a status that is in `also` is returned like an answer.
         """
-        headers = {"Content-Type": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
         data = json.dumps(body).encode() if body is not None else None
         try:
-            request = Request(self.api + path, data, headers, method=method)  # noqa: S310 -- the user's own address
+            request = Request(self.api + path, data, self._headers(), method=method)  # noqa: S310 -- the user's own address
             with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 -- likewise
                 return json.load(answer, parse_float=str)
         except HTTPError as error:
@@ -53,6 +51,19 @@ class Remote:
             fail(_complaint(error))
         except (URLError, OSError, ValueError) as error:
             fail(f"Crossfill does not answer at {self.api} ({error}); start it with `make run`")
+
+    def peek(self, path: str) -> Any | None:  # noqa: ANN401 -- likewise
+        """Return the JSON of a GET, or None where it cannot be had at once."""
+        try:
+            request = Request(self.api + path, headers=self._headers())  # noqa: S310 -- likewise
+            with urlopen(request, timeout=PEEK_S) as answer:  # noqa: S310 -- likewise
+                return json.load(answer, parse_float=str)
+        except (OSError, ValueError):
+            return None
+
+    def _headers(self) -> dict[str, str]:
+        signed = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return {"Content-Type": "application/json", **signed}
 
 
 def _complaint(error: HTTPError) -> str:

@@ -30,7 +30,18 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="The answer a
         typer.echo(f"{health['status']}, {health.get('market', 'unknown')} market")
         for name, part in health.get("parts", {}).items():
             typer.echo(f"  {name:<11} {part['status']:<9} {part['detail']}")
+        for name, address in _metrics(remote(), Settings().home / "ports.json").items():
+            typer.echo(f"  {name:<11} {'metrics':<9} {address}")
     raise typer.Exit(0 if health["status"] == "up" else 1)
+
+
+def _metrics(found: Remote, ports: Path) -> dict[str, str]:
+    """Return where each program tells its metrics; the workers' addresses are known where they run from this folder."""
+    addresses = {"api": f"{found.api}/metrics", "notifier": f"{found.notifier}/metrics"}
+    written = json.loads(ports.read_text()) if ports.exists() else {}
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(Settings().host, Settings().host)  # noqa: S104 -- read, not bound
+    listeners = {name.removeprefix("metrics_"): port for name, port in written.items() if name.startswith("metrics_")}
+    return addresses | {name: f"http://{host}:{port}/metrics" for name, port in listeners.items()}
 
 
 def _health(found: Remote) -> dict[str, Any]:

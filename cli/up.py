@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cli import home as home_folder
 from cli.console import Console
 from cli.leftovers import end_leftovers
-from cli.programs import USER, Plan, listens, programs
+from cli.programs import LISTENERS, USER, Plan, listens, programs
 from cli.supervisor import Supervisor
 from cli.valkey import free_port
 from models.domain.errors import CrossfillError
@@ -152,6 +152,7 @@ def _ports(settings: Settings, market: Market) -> dict[str, int]:
     if len(set(ports.values())) < len(ports):
         raise UpError("CROSSFILL_API_PORT, CROSSFILL_NOTIFIER_PORT and CROSSFILL_FLOWER_PORT must differ")
     picked = [] if market is Market.LIVE else [*filter(WIRES.__contains__, settings.venue_names), "simulator_control"]
+    picked += [f"metrics_{name}" for name in LISTENERS]
     if settings.broker_url is None:
         picked.append("redis")
     for name in picked:

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     api_port: Port = 8000
     notifier_port: Port = 8001
     flower_port: Port = 5555
+    metrics_port: Port = 0  # of a worker, which has no other; 0: none is opened
+    metrics_token: SecretStr | None = None  # None: /metrics is open on the loopback address, and closed beyond it
     url: str | None = None  # the API, for the command line elsewhere
     notifier_url: str | None = None
     token: SecretStr | None = None  # for the command line; None: read from `home`/token

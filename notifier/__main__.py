@@ -5,6 +5,7 @@ import logging
 import structlog
 import uvicorn
 
+from models.metrics import new_registry
 from models.settings import Settings
 from models.store.database import Database
 from notifier.server import Notifier
@@ -17,7 +18,7 @@ def main() -> None:
     settings = Settings()
     structlog.get_logger().info("pushing events", market=settings.market.value, port=settings.notifier_port)
     uvicorn.run(
-        Notifier(settings, Database.open(settings.database)).app(),
+        Notifier(settings, Database.open(settings.database), new_registry("notifier", settings)).app(),
         host=settings.host,
         port=settings.notifier_port,
         loop="uvloop",

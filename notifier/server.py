@@ -7,6 +7,7 @@ from typing import Any
 
 import socketio
 import structlog
+from prometheus_client import CollectorRegistry
 from socketio.exceptions import ConnectionRefusedError as RefusedError
 
 from models.bus import hints
@@ -17,6 +18,7 @@ from models.store.database import Database
 from models.store.events import newest_by_owner
 from models.store.owners import Owner, owner_of_token
 from models.store.shards import beat, leave
+from notifier.metrics import NotifierMetrics, route
 from notifier.sending import Sender, TooSlowError
 
 LOOK_S = 1.0
@@ -29,10 +31,13 @@ log = structlog.get_logger()
 class Notifier:
     """Socket.IO over WebSocket; rooms are chosen here and never by a client."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, registry: CollectorRegistry) -> None:
         self._settings = settings
+        self._registry = registry
+        self._metrics = NotifierMetrics(registry)
         self._database = database
         self._senders: dict[str, Sender] = {}
+        self._metrics.clients.set_function(lambda: len(self._senders))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._name = f"{KIND}-{os.uname().nodename}-{os.getpid()}"
@@ -52,7 +57,8 @@ class Notifier:
 
     def app(self) -> socketio.ASGIApp:
         """Return the ASGI application."""
-        return socketio.ASGIApp(self.io, on_startup=self.start, on_shutdown=self.stop)
+        beside = route(self._settings, self._registry)
+        return socketio.ASGIApp(self.io, beside, on_startup=self.start, on_shutdown=self.stop)
 
     async def start(self) -> None:
         """Begin to listen for hints, to look once a second, and to say that this process lives."""
@@ -74,19 +80,33 @@ class Notifier:
         given = auth if isinstance(auth, dict) else {}
         token, last_seq = given.get("token"), given.get("last_seq")
         if not isinstance(token, str) or not token:
+            self._metrics.refused.labels("no_token").inc()
             raise RefusedError("give auth: {token, last_seq}; with `make run` the token is in .crossfill/token")
         if last_seq is not None and (not isinstance(last_seq, int) or isinstance(last_seq, bool) or last_seq < 0):
+            self._metrics.refused.labels("last_seq").inc()
             raise RefusedError("last_seq must be the number of the last event that you have, 0 for all, or left out")
         try:
             owner = await asyncio.to_thread(self._owner_of, token)
         except CrossfillError as error:
+            self._metrics.refused.labels("database").inc()
             raise RefusedError("the database is not available; try again") from error
         if owner is None:
+            self._metrics.refused.labels("token").inc()
             raise RefusedError("the token is nobody's")
         await self.io.enter_room(sid, f"owner:{owner.id}")
 
+        self._metrics.connections.inc()
+        self._metrics.replays.inc(last_seq is not None)
+        ready = False
+
         async def emit(event: str, message: dict[str, Any]) -> None:
+            nonlocal ready
             await self.io.emit(event, message, to=sid)
+            ready = ready or event == "ready"
+            self._metrics.resyncs.inc(event == "resync")
+            if "seq" in message:
+                self._metrics.sent.labels(event).inc()
+                self._metrics.replayed.inc(not ready)
 
         sender = self._senders[sid] = Sender(self._database, owner.id, emit, lambda: self._unread(sid))
         self._tasks[sid] = asyncio.create_task(self._serve(sid, sender, last_seq))
@@ -95,6 +115,7 @@ class Notifier:
         try:
             await sender.run(last_seq)
         except TooSlowError as error:
+            self._metrics.cut_off.inc()
             log.warning("a client is cut off", reason=str(error))
             await self.io.disconnect(sid)
         except Exception as error:  # noqa: BLE001 -- one client's trouble is not the others'

@@ -28,7 +28,9 @@ def _jobs() -> list[str]:
     schedule = settings.home / "beat-schedule"
     name = f"jobs-{os.getpid()}@%h"
     beat = ["--beat", "--schedule", str(schedule)]
-    return [*COMMON, "--pool", "prefork", "--concurrency", "1", "--queues", Queue.JOBS.value, "--hostname", name, *beat]
+    # A wake-up that waits behind a long job is one that an idle worker cannot take, so at most one does.
+    pool = ["--pool", "prefork", "--concurrency", "1", "--prefetch-multiplier", "1"]
+    return [*COMMON, *pool, "--queues", Queue.JOBS.value, "--hostname", name, *beat]
 
 
 def main(arguments: list[str]) -> None:

@@ -33,6 +33,7 @@ from models.domain.errors import CrossfillError
 from models.domain.history import Chunk, Span
 from models.domain.quotes import BusItem, Mark, Quote, Trade
 from models.domain.shards import shard_of
+from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
 from models.store.listings import instruments_at
@@ -41,6 +42,7 @@ from models.store.venues import ensure_venues, next_token
 from workers.backoff import full_jitter
 from workers.connection import Connection, clock_us, steady_s
 from workers.links import CollectorSettings, Companion, Link, Opening, Rate
+from workers.metrics import Account, of_venues
 from workers.outbox import Outbox, Pace
 
 MARK_S = 0.5
@@ -101,6 +103,7 @@ class Collector:
         self._remembered_at = 0.0
         self._lost_told = 0
         self._lost_at = -LOST_S
+        self.account = Account()
         self._last: Outbox | None = None  # that of the connection before, for its last prices
         self._log = log.bind(venue=settings.venue, market=settings.market)
 
@@ -309,6 +312,7 @@ class Collector:
     def _mark(self, link: Link, *, late: bool) -> None:
         mark = Mark(self._settings.venue, link.token, clock_us())
         quotes, latest = link.outbox.current()
+        self.account.quoted_us = max((quote.received_time_us for quote in quotes), default=self.account.quoted_us)
         self._send(
             link,
             {shard: [mark] for shard in set(self._shard_of.values())},
@@ -332,7 +336,7 @@ class Collector:
 
     def _state(self, connection: Connection | None, link: Link, *, late: bool = False) -> CollectorState:
         messages = self._messages + (connection.messages if connection else 0)
-        return CollectorState(
+        self.account.state = CollectorState(
             venue=self._settings.venue,
             token=link.token,
             connected_since_us=connection.connected_us if connection else None,
@@ -346,6 +350,7 @@ class Collector:
             trades_lost=link.outbox.trades_lost,
             silent_streams=sorted(connection.protocol.silent()) if connection and late else [],
         )
+        return self.account.state
 
     def _send(
         self,
@@ -434,10 +439,14 @@ def main(arguments: list[str]) -> None:
     settings = Settings()
     database = Database.open(settings.database, pool_size=1)
     try:
-        collectors = [collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)]
+        by_venue = {venue: collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)}
     except StoreUnavailableError as error:
         sys.exit(str(error))
-    ended = threading.Event()
+    collectors, ended = list(by_venue.values()), threading.Event()
+    registry = new_registry("collectors", settings)
+    registry.register(Families(lambda: of_venues({venue: each.account for venue, each in by_venue.items()})))
+    listener = Listener(settings, registry)
+    listener.start()
 
     def run(collector: Collector) -> None:
         try:
@@ -456,6 +465,7 @@ def main(arguments: list[str]) -> None:
         collector.stop()
     for thread in threads:
         thread.join()
+    listener.stop()
     database.close()
 
 

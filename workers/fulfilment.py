@@ -7,7 +7,7 @@ epoch and starts from the database. Nothing is patched.
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import IO
 
 import redis
 import structlog
+from prometheus_client import CollectorRegistry
 
 from models.bus import hints
 from models.bus.client import BusUnavailableError
@@ -23,7 +24,7 @@ from models.bus.quotes import QuoteReader
 from models.domain.book import Book
 from models.domain.instruments import Instruments
 from models.domain.journal import entry
-from models.domain.orders import Order
+from models.domain.orders import Order, Reason
 from models.domain.outcomes import StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Market
 from models.store import book as stored
@@ -32,8 +33,10 @@ from models.store.outcomes import commit_outcomes
 from models.store.shards import Lease
 from models.store.venues import switches
 from workers.inbox import Inbox
+from workers.metrics import LoopMetrics
 
 LOOK_S = 1.0  # rows are looked for so often even if no wake-up came
+COUNT_S = 5.0  # and it is counted so often why orders wait
 QUEUED_MAX = 2_000  # rows taken at once
 READ_BLOCK_MS = 500
 READ_PAUSE_S = 0.005  # lets a few batches gather: a round trip costs more than a quote
@@ -71,14 +74,17 @@ class FulfilmentLoop:
         bus: redis.Redis,
         hinter: redis.Redis,
         settings: LoopSettings,
+        metrics: LoopMetrics | None = None,
     ) -> None:
         self.lease = lease
+        self.inbox = Inbox()
+        self.waiting: Mapping[Reason, int] = {}  # open orders by why they wait
         self._instruments = instruments
         self._database = database
         self._bus = bus
         self._hinter = hinter
         self._settings = settings
-        self._inbox = Inbox()
+        self._metrics = metrics or LoopMetrics(CollectorRegistry())
         self._stopping = threading.Event()
         self._number = 0
         self._hint_after = 0.0
@@ -95,12 +101,12 @@ class FulfilmentLoop:
 
     def wake(self) -> None:
         """Look at the rows now."""
-        self._inbox.wake()
+        self.inbox.wake()
 
     def stop(self) -> None:
         """Finish the step at hand, commit it and end."""
         self._stopping.set()
-        self._inbox.wake()
+        self.inbox.wake()
         self._threads[0].join(10)
 
     @property
@@ -114,7 +120,7 @@ class FulfilmentLoop:
         pause_s = READ_PAUSE_S
         while not self._stopping.wait(pause_s):
             try:
-                self._inbox.put(reader.read(READ_BLOCK_MS))
+                self.inbox.put(reader.read(READ_BLOCK_MS))
                 pause_s = READ_PAUSE_S
             except BusUnavailableError as error:
                 if pause_s == READ_PAUSE_S:
@@ -126,6 +132,7 @@ class FulfilmentLoop:
             with _journal(self._settings.journal, self.lease) as journal:
                 self._work(journal)
         except Exception as error:  # noqa: BLE001 -- any doubt means: drop the book
+            self._metrics.dropped.inc()
             log.warning("the book is dropped", shard=self.lease.shard, epoch=self.lease.epoch, error=repr(error))
         finally:
             self._stopping.set()
@@ -148,9 +155,12 @@ class FulfilmentLoop:
             market=self._settings.market.value,
         )
         self._step(book, journal, orders=loaded.working)
-        look_at = 0.0
+        look_at = count_at = 0.0
         while not self._stopping.is_set():
-            items, woken = self._inbox.wait(min(look_at, _monotonic(book.next_deadline_us)))
+            if time.monotonic() >= count_at:
+                count_at = time.monotonic() + COUNT_S
+                self.waiting = book.waiting_counts()
+            items, woken = self.inbox.wait(min(look_at, _monotonic(book.next_deadline_us)))
             orders: list[Order] = []
             cancels: list[int] = []
             changed: list[VenueSwitch] = []
@@ -180,24 +190,29 @@ class FulfilmentLoop:
         if journal is not None:
             journal.write(json.dumps(entry(now_us, items, switches, cancels, orders)) + "\n")
             journal.flush()
-        result = book.step(now_us, items=items, switches=switches, cancels=cancels, orders=orders)
+        self._metrics.items.inc(len(items))
+        with self._metrics.steps.time():
+            result = book.step(now_us, items=items, switches=switches, cancels=cancels, orders=orders)
         self._commit(result)
         while result.more:
-            result = book.step(now_us)
+            with self._metrics.steps.time():
+                result = book.step(now_us)
             self._commit(result)
 
     def _commit(self, result: StepResult) -> None:
         if not result.outcomes:
             return
-        owners = commit_outcomes(
-            self._database,
-            self.lease,
-            self._number,
-            result.outcomes,
-            result.levels,
-            market=self._settings.market,
-            fee_bps=self._settings.fee_bps,
-        )
+        with self._metrics.commits.time():
+            owners = commit_outcomes(
+                self._database,
+                self.lease,
+                self._number,
+                result.outcomes,
+                result.levels,
+                market=self._settings.market,
+                fee_bps=self._settings.fee_bps,
+            )
+        self._metrics.committed(result.outcomes)
         self._number += len(result.outcomes)
         self._hint(owners)
 

@@ -10,7 +10,7 @@ from models.bus.wakeups import Wakeups, new_task_id
 from models.settings import Settings
 from models.store.database import Database, now_us
 from models.store.events import prune
-from models.store.jobs import jobs_due, shards_waiting
+from models.store.jobs import jobs_forgotten, shards_forgotten
 from workers.celery import app, settings
 from workers.listings import lists_of, refresh
 
@@ -54,14 +54,14 @@ def refresh_listings() -> dict[str, str]:
 
 
 def sweep_due(store: Database, configured: Settings) -> int:
-    """Publish one wake-up for each shard with orders due for two seconds, and one for due jobs, if none is queued.
+    """Publish one wake-up for each shard, and one for jobs, with rows due for two seconds, none claimed, none queued.
 
-    A backlog is never read nor published again: one message wakes for all rows. Jobs with a due time to
-    come have no message before; this is what wakes a worker for them.
+    A backlog is never read nor published again: one message wakes for all rows, and one that is worked
+    needs none. Jobs with a due time to come have no message before; this is what wakes a worker for them.
     """
     with store.read() as connection:
-        waiting = shards_waiting(connection, now_us(connection) - WAITING_US)
-        due = jobs_due(connection)
+        waiting = shards_forgotten(connection, now_us(connection) - WAITING_US)
+        due = jobs_forgotten(connection, WAITING_US)
     if not waiting and not due:
         return 0
     client: redis.Redis = connect(configured.broker)

@@ -16,12 +16,23 @@ class Inbox:
         self.conflated = 0
         self._items_max = items_max
         self._items: list[BusItem] = []
+        self._since = 0.0  # when the oldest of them came
         self._woken = False
         self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def oldest_age_s(self) -> float:
+        """Return how long the oldest item has waited; 0 where none does."""
+        with self._changed:
+            return time.monotonic() - self._since if self._items else 0.0
 
     def put(self, items: Sequence[BusItem]) -> None:
         """Add items in order; beyond the bound only the newest quote of each product is kept."""
         with self._changed:
+            if not self._items:
+                self._since = time.monotonic()
             self._items.extend(item for item in items if isinstance(item, Quote | Mark))
             if len(self._items) > self._items_max:
                 kept = conflate(self._items)

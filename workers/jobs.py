@@ -3,15 +3,18 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import redis
 import structlog
+from kombu.exceptions import OperationalError
 
 from models.bus.client import connect
 from models.bus.names import Task
 from models.domain.errors import CrossfillError
+from models.domain.orders import JobState
 from models.settings import Settings
 from models.store.database import Database
 from models.store.jobs import AVERAGE_KIND, ClaimedJob, ClaimLostError, claim_due, fail, finish, report
@@ -20,12 +23,16 @@ from models.store.venues import switches
 from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
 from workers.housekeeping import database
+from workers.metrics import Tally
 
 LEASE_US = 30_000_000  # renewed with each part
-TURN_S = 60.0  # far below the task's time limit; what is left is found by the sweeper
+TURN_S = 60.0  # far below the task's time limit; whoever is free takes the next turn
 WORKER = socket.gethostname()
 
 log = structlog.get_logger()
+
+# What the worker's main process tells of its child's work; it is there before the child is forked.
+tally: Tally | None = None
 
 # A job's result, and what its owner is told of it.
 Worked = tuple[dict[str, Any], dict[str, Any]]
@@ -41,36 +48,57 @@ def bus() -> redis.Redis:
 @app.task(name=Task.JOB_RUN.value)
 def run() -> int:
     """Work the jobs that are due; return how many ended."""
-    return run_due(database(), bus(), settings)
+    return run_due(database(), bus(), settings, _again, tally)
 
 
-def run_due(store: Database, client: redis.Redis, configured: Settings) -> int:
+def _again() -> None:
+    # Where the broker is away, the sweeper finds what is left.
+    with suppress(OperationalError):
+        run.apply_async(retry=False)
+
+
+def run_due(
+    store: Database,
+    client: redis.Redis,
+    configured: Settings,
+    again: Callable[[], None] = lambda: None,
+    counts: Tally | None = None,
+) -> int:
     """Claim and work jobs until none is due; return how many were worked to their end.
 
-    A job that fails is put back, and fails for good after its last attempt.
+    A job that fails is put back, and fails for good after its last attempt. A turn ends after TURN_S;
+    `again` is called then, for what is left.
     """
     ended, until = 0, time.monotonic() + TURN_S
     while time.monotonic() < until:
         claimed = claim_due(store, tuple(WORKS), WORKER, LEASE_US)
         if claimed is None:
             break
-        try:
-            finish(store, claimed, *WORKS[claimed.kind](store, client, configured, claimed))
-            ended += 1
-        except ClaimLostError as error:
-            log.warning("a job was overtaken", job=claimed.id, error=str(error))
-        except Exception as error:  # noqa: BLE001 -- whatever one job holds, the others never wait for it
-            expected = isinstance(error, CrossfillError)
-            log.warning("a job failed", job=claimed.id, attempt=claimed.attempt, error=repr(error))
-            _put_back(store, claimed, str(error) if expected else f"it could not be computed: {error!r}")
+        end = _work(store, client, configured, claimed)
+        ended += end == "done"
+        if counts is not None:
+            counts.add(claimed.kind, end)
+    else:
+        again()
     return ended
 
 
-def _put_back(store: Database, claimed: ClaimedJob, error: str) -> None:
+def _work(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> str:
+    """Work one job and return how the attempt ended, in the words of Tally."""
     try:
-        fail(store, claimed, error)
+        try:
+            finish(store, claimed, *WORKS[claimed.kind](store, client, configured, claimed))
+        except ClaimLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever one job holds, the others never wait for it
+            expected = isinstance(error, CrossfillError)
+            log.warning("a job failed", job=claimed.id, attempt=claimed.attempt, error=repr(error))
+            state = fail(store, claimed, str(error) if expected else f"it could not be computed: {error!r}")
+            return "failed" if state is JobState.FAILED else "put_back"
     except ClaimLostError as lost:
         log.warning("a job was overtaken", job=claimed.id, error=str(lost))
+        return "overtaken"
+    return "done"
 
 
 def _average(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:

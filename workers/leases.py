@@ -47,6 +47,11 @@ class Leases:
         """Begin to claim shards."""
         self._thread.start()
 
+    @property
+    def loops(self) -> list[FulfilmentLoop]:
+        """The loops of the shards that are held now."""
+        return list(self._loops.values())
+
     def wake(self, shard: int) -> None:
         """Wake the loop of a shard, where it is ours."""
         loop = self._loops.get(shard)

@@ -12,12 +12,14 @@ from celery import bootsteps
 
 from models.bus.client import connect
 from models.bus.names import orders_queue
+from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database
 from models.store.listings import instruments_at
 from models.store.shards import Lease
 from workers.fulfilment import FulfilmentLoop, LoopSettings
 from workers.leases import Leases
+from workers.metrics import LoopMetrics, of_shards
 
 log = structlog.get_logger()
 
@@ -34,6 +36,7 @@ class Owner(bootsteps.StartStopStep):
         self._worker = worker
         self._leases: Leases | None = None
         self._database: Database | None = None
+        self._listener: Listener | None = None
         self._shards: frozenset[int] = frozenset()
         self._queues: set[str] = set()
 
@@ -50,23 +53,31 @@ class Owner(bootsteps.StartStopStep):
             settings.journal,
         )
 
+        registry = new_registry("fulfilment", settings)
+        metrics = LoopMetrics(registry)
+
         def make_loop(lease: Lease) -> FulfilmentLoop:
             known = instruments_at(database, settings.market)
-            return FulfilmentLoop(lease, known, database, bus, hinter, loop_settings)
+            return FulfilmentLoop(lease, known, database, bus, hinter, loop_settings, metrics)
 
         name = f"{worker.hostname}-{os.getpid()}"
-        self._leases = owned = Leases(database, name, int(settings.lease_s * 1e6), make_loop, self._consume)
+        leases = self._leases = owned = Leases(database, name, int(settings.lease_s * 1e6), make_loop, self._consume)
         log.info("fulfilment starts", market=settings.market.value, host=socket.gethostname())
-        owned.start()
+        registry.register(Families(lambda: of_shards(leases.loops)))
+        leases.start()
+        self._listener = Listener(settings, registry)
+        self._listener.start()
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401, ARG002 -- likewise
         """Finish what is at hand and give the shards back."""
         global owned  # noqa: PLW0603 -- one worker a process
         if self._leases is not None:
             self._leases.stop()
+        if self._listener is not None:
+            self._listener.stop()
         if self._database is not None:
             self._database.close()
-        self._leases = self._database = owned = None
+        self._leases = self._database = self._listener = owned = None
 
     terminate = stop
 

@@ -1,4 +1,4 @@
-"""Says once a second, in the database, that this worker lives."""
+"""Says every two seconds, in the database, that this worker lives; and tells its metrics."""
 
 import os
 import threading
@@ -8,10 +8,13 @@ import structlog
 from celery import bootsteps
 
 from models.domain.errors import CrossfillError
+from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database
 from models.store.shards import beat, leave
+from workers import jobs
 from workers.fulfilment import clock_us
+from workers.metrics import Tally
 
 BEAT_S = 2.0
 KIND = "jobs"
@@ -28,14 +31,20 @@ class Presence(bootsteps.StartStopStep):
         self._stopping = threading.Event()
         self._name = f"{worker.hostname}-{os.getpid()}"
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        tally = jobs.tally = Tally(jobs.WORKS)
+        registry = new_registry(KIND, Settings())
+        registry.register(Families(tally.collect))
+        self._listener = Listener(Settings(), registry)
 
     def start(self, worker: Any) -> None:  # noqa: ANN401, ARG002 -- likewise
         """Begin."""
         self._thread.start()
+        self._listener.start()
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401, ARG002 -- likewise
         """End."""
         self._stopping.set()
+        self._listener.stop()
         if self._thread.is_alive():
             self._thread.join(5)
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from math import inf
 
 from sortedcontainers import SortedDict
 
@@ -440,18 +441,45 @@ class Book:
         allowed = resting.order.venues or symbol.instrument.venues
         return nearest(self._reason(resting, product) for product in symbol.products if product.venue.name in allowed)
 
+    def waiting_counts(self) -> dict[Reason, int]:
+        """Count the open orders by why each is not filled now; a queue is asked once, however many are in it."""
+        counts: dict[Reason, int] = {}
+        for symbol in self._symbols.values():
+            for side, by_venues in symbol.queues.items():
+                for venues, queue in by_venues.items():
+                    if queue:
+                        _count(symbol, side, venues, queue, counts)
+        return counts
+
     def _reason(self, resting: _Resting, product: _Product) -> Reason:
-        if not product.venue.enabled:
-            return Reason.VENUE_DISABLED
-        if product.venue.marked_us and not product.venue.fed:
-            return Reason.VENUE_STALE
-        if product.quote is None or not product.venue.fed:
-            return Reason.NO_QUOTE_YET
-        if not product.live:
-            return Reason.NOT_LIVE
-        if not _crosses(resting, product):
-            return Reason.OUTSIDE_LIMIT
-        return Reason.TAKEN_BY_OTHERS
+        shut = _shut(product)
+        if shut is not None:
+            return shut
+        return Reason.TAKEN_BY_OTHERS if _crosses(resting, product) else Reason.OUTSIDE_LIMIT
+
+
+def _shut(product: _Product) -> Reason | None:
+    """Return why nobody is sold anything by a product now, or None where it depends on the order."""
+    if not product.venue.enabled:
+        return Reason.VENUE_DISABLED
+    if product.venue.marked_us and not product.venue.fed:
+        return Reason.VENUE_STALE
+    if product.quote is None or not product.venue.fed:
+        return Reason.NO_QUOTE_YET
+    return None if product.live else Reason.NOT_LIVE
+
+
+def _count(symbol: _Symbol, side: Side, venues: frozenset[str], queue: SortedDict, counts: dict[Reason, int]) -> None:
+    allowed = [product for product in symbol.products if product.venue.name in venues]
+    shut = [_shut(product) for product in allowed]
+    prices = [product.ledgers[side].best for product, reason in zip(allowed, shut, strict=True) if reason is None]
+    # The queue is sorted by limit, so those that the best price reaches are its first.
+    keys = [price if side is Side.SELL else -price for price in prices if price is not None]
+    crossing = queue.bisect_right((max(keys), inf)) if keys else 0
+    others = nearest(reason or Reason.OUTSIDE_LIMIT for reason in shut)
+    for reason, count in ((Reason.TAKEN_BY_OTHERS, crossing), (others, len(queue) - crossing)):
+        if count:
+            counts[reason] = counts.get(reason, 0) + count
 
 
 def _gone(order: Order) -> tuple[OrderState, Reason]:

@@ -148,15 +148,25 @@ def _create(database: Database, new: NewJob) -> JobRow:
         return made
 
 
-def jobs_due(connection: Connection) -> bool:
-    """Say whether a job that is not an order is due and nobody works it."""
+def jobs_forgotten(connection: Connection, within_us: int) -> bool:
+    """Say whether jobs that are not orders have been due for a time, and no worker has claimed any in that time.
+
+    One that nobody was woken for is meant from its due time on: it was accepted for later, or put back, or left.
+    """
     now = now_us(connection)
-    query = select(jobs.c.id).where(_free(now)).limit(1)
+    if connection.execute(select(jobs.c.id).where(jobs.c.claimed_us > now - within_us).limit(1)).first() is not None:
+        return False
+    unannounced = or_(jobs.c.task_id.is_(None), jobs.c.attempts > 0)
+    query = select(jobs.c.id).where(_free(now), or_(unannounced, jobs.c.due_us <= now - within_us)).limit(1)
     return connection.execute(query).first() is not None
 
 
-def shards_waiting(connection: Connection, before_us: int) -> list[int]:
-    """Return the shards with orders that were accepted before a time and are in no book yet."""
+def shards_forgotten(connection: Connection, before_us: int) -> list[int]:
+    """Return the shards with orders that were accepted before a time and are in no book, and that have no owner.
+
+    An owner claims all rows of its shard with the lease, and looks at them once a second by itself.
+    """
+    unowned = or_(shards.c.owner.is_(None), shards.c.lease_until_us < now_us(connection))
     # Asked shard by shard, the index finds it beside a million resting orders without a scan.
     waiting = exists().where(
         orders.c.shard == shards.c.shard,
@@ -164,7 +174,8 @@ def shards_waiting(connection: Connection, before_us: int) -> list[int]:
         orders.c.ended_us.is_(None),
         orders.c.created_us < before_us,
     )
-    return list(connection.execute(select(shards.c.shard).where(waiting).order_by(shards.c.shard)).scalars())
+    query = select(shards.c.shard).where(unowned, waiting).order_by(shards.c.shard)
+    return list(connection.execute(query).scalars())
 
 
 def retry_after_us(attempt: int) -> int | None:
@@ -196,8 +207,8 @@ def claim_due(database: Database, kinds: Collection[str], worker: str, lease_us:
                 continue
             claimed = ClaimedJob(row.id, row.owner_id, row.kind, row.payload, row.attempts + 1, worker)
             values = {"state": JobState.RUNNING.value, "attempts": claimed.attempt, "worker": worker}
-            taken = update(jobs).where(jobs.c.id == row.id).values(lease_until_us=now + lease_us, **values)
-            connection.execute(taken)
+            times = {"claimed_us": now, "lease_until_us": now + lease_us}
+            connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values, **times))
         append(connection, lost, now)
     return claimed
 

@@ -79,6 +79,7 @@ jobs = Table(
     Column("worker", String(64)),  # who claimed it last; orders are worked by the book
     Column("attempts", Integer, nullable=False, default=0),
     Column("lease_until_us", BigInteger),
+    Column("claimed_us", BigInteger),  # the last time
     Column("due_us", BigInteger, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("ended_us", BigInteger),
@@ -93,6 +94,13 @@ jobs = Table(
         "due_us",
         sqlite_where=Column("ended_us").is_(None) & (Column("kind") != "order"),
         postgresql_where=Column("ended_us").is_(None) & (Column("kind") != "order"),
+    ),
+    # Whether any was claimed of late; orders never are.
+    Index(
+        "jobs_claimed",
+        "claimed_us",
+        sqlite_where=Column("claimed_us").is_not(None),
+        postgresql_where=Column("claimed_us").is_not(None),
     ),
 )
 

@@ -16,6 +16,7 @@ import pytest
 
 from models.domain.instruments import INSTRUMENTS
 from tests.e2e.system import System, running_system
+from tests.integration.scraping import key, scrape
 from tests.services import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -131,6 +132,39 @@ def test_a_venue_that_is_switched_off_fills_nothing(system: System) -> None:
             time.sleep(0.05)
         filled = client.get(f"/orders/{placed}").json()
     assert (filled["state"], {split["venue"] for split in filled["splits"]}) == ("filled", {"okx"})
+
+
+def test_every_process_tells_its_metrics(system: System) -> None:
+    """`crossfill status` says where; each tells what docs/metrics.md lists for it, of this simulated market."""
+    environment = {**os.environ, "CROSSFILL_HOME": str(system.home), "CROSSFILL_URL": system.api}
+    environment["CROSSFILL_NOTIFIER_URL"] = system.notifier
+    command = [sys.executable, "-m", "cli", "status"]
+    status = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=True)
+    addresses = dict(re.findall(r"^  (\w+) +metrics +(http\S+)/metrics$", status.stdout, re.MULTILINE))
+    assert set(addresses) == {"api", "notifier", "fulfilment", "collectors", "jobs"}
+    told = {process: scrape(address) for process, address in addresses.items()}
+    for process, samples in told.items():
+        assert key("crossfill_process_info", kind=process, market="simulated") in samples
+    for venue in INSTRUMENTS.venues:
+        assert told["collectors"][key("crossfill_venue_connected", venue=venue)] == 1
+        assert told["collectors"][key("crossfill_venue_messages_total", venue=venue)] > 0
+        assert told["collectors"][key("crossfill_quote_age_seconds", venue=venue)] < 60
+    assert told["api"][key("crossfill_orders_accepted_total", side="sell")] >= 1
+    assert told["api"][key("crossfill_shards", state="owned")] == 1
+    assert told["fulfilment"][key("crossfill_orders_placed_total")] >= 1
+
+
+def test_who_follows_an_order_sees_why_it_waits(system: System) -> None:
+    """The command says so while nothing else happens, and ends with the order."""
+    environment = {**os.environ, "CROSSFILL_HOME": str(system.home), "CROSSFILL_URL": system.api}
+    environment["CROSSFILL_NOTIFIER_URL"] = system.notifier
+    command = [sys.executable, "-m", "cli", "order", "LTCBTC", "1", "0.9", "--timeout", "6"]
+    followed = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=40
+    )
+    assert followed.stdout.count("waits: outside_limit") == 1
+    assert "order.expired" in followed.stdout
+    assert followed.returncode == 1
 
 
 def test_flower_asks_for_the_token_and_shows_the_workers(system: System) -> None:

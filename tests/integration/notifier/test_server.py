@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 import socketio
 from sqlalchemy import delete
@@ -27,6 +28,7 @@ from models.store.orders import NewOrder, accept
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards
 from models.store.tables import events
+from tests.integration.scraping import key, scrape
 from tests.services import ROOT
 
 PEER = ROOT / "tests" / "peers" / "js"
@@ -193,6 +195,28 @@ def test_who_has_no_token_is_refused(address: str, token: str, last_seq: int | N
     """The refusal says what to give."""
     with pytest.raises(RefusedError, match=words):
         Client(address, token, last_seq)
+
+
+def test_what_clients_did_is_told(address: str, database: Database) -> None:
+    """Clients, refusals, replays, resyncs, and events by type; another path is not there."""
+    happen(database, 10)
+    with contextlib.suppress(RefusedError):
+        Client(address, "wrong")
+    with Client(address, last_seq=4) as client, Client(address, last_seq=99) as lost:
+        lost.wait("ready")
+        client.wait("ready")
+        happen(database, 2)
+        client.wait("order.accepted", 8)
+        lost.wait("order.accepted", 2)
+        told = scrape(address)
+    assert told[key("crossfill_clients")] == told[key("crossfill_client_connections_total")] == 2
+    assert told[key("crossfill_clients_refused_total", reason="token")] == 1
+    assert told[key("crossfill_replays_total")] == 2
+    assert told[key("crossfill_events_replayed_total")] == 6
+    assert told[key("crossfill_resyncs_total")] == 1
+    assert told[key("crossfill_events_sent_total", type="order.accepted")] == 6 + 2 + 2
+    assert told[key("crossfill_process_info", kind="notifier", market="simulated")] == 1
+    assert httpx.get(f"{address}/").status_code == 404
 
 
 def test_owners_do_not_see_each_other(address: str, database: Database) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cli.programs import Plan, flower_environment, programs
+from cli.programs import LISTENERS, Plan, flower_environment, programs
 from cli.up import Health, UpError, _in_one_line, _market, screen
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
@@ -19,6 +19,7 @@ PORTS = {
     "flower": 5555,
     "redis": 40001,
     "simulator_control": 40002,
+    **{f"metrics_{name}": 40020 + place for place, name in enumerate(LISTENERS)},
     **{venue: 40003 + place for place, venue in enumerate(INSTRUMENTS.venues)},
 }
 

@@ -15,9 +15,11 @@ from models.store.jobs import (
     fail,
     finish,
     job_by_id,
-    shards_waiting,
+    jobs_forgotten,
+    shards_forgotten,
 )
 from models.store.rows import JobRow
+from models.store.shards import claim, renew
 from models.store.tables import jobs
 from tests.integration.models.store.samples import NOW_US, accepted
 
@@ -151,8 +153,41 @@ def test_two_workers_never_claim_the_same_job(database: Database) -> None:
 
 
 def test_shards_that_wait_are_named(database: Database) -> None:
-    """A shard waits when an order of it was accepted before the time and is in no book yet."""
+    """A shard is forgotten when an order of it was accepted before the time, is in no book yet, and nobody owns it."""
     accepted(database)
-    with database.read() as connection:
-        assert shards_waiting(connection, NOW_US + 1) == [0]
-        assert shards_waiting(connection, NOW_US) == []
+
+    def forgotten(before_us: int) -> list[int]:
+        with database.read() as connection:
+            return shards_forgotten(connection, before_us)
+
+    assert forgotten(NOW_US + 1) == [0]
+    assert forgotten(NOW_US) == []
+    [lease] = claim(database, "w", 1, MINUTE_US)
+    assert forgotten(NOW_US + 1) == []
+    renew(database, [lease], -1)
+    assert forgotten(NOW_US + 1) == [0]
+
+
+def test_jobs_are_forgotten_when_none_was_claimed_of_late(database: Database) -> None:
+    """A backlog that is worked is not; one whose wake-up may still come is not, for a time; orders' jobs never are."""
+
+    def forgotten(within_us: int = MINUTE_US) -> bool:
+        with database.read() as connection:
+            return jobs_forgotten(connection, within_us)
+
+    _add(database, kind="order")
+    assert not forgotten()
+    for _ in range(2):
+        _add(database, task_id="woken")
+    assert forgotten()
+    claimed = _claim(database)
+    assert not forgotten()
+    assert forgotten(0)
+    finish(database, claimed, {})
+    assert not forgotten()
+    with database.write() as connection:
+        connection.execute(jobs.update().values(claimed_us=None, due_us=now_us(connection) - 1))
+    assert not forgotten()
+    with database.write() as connection:
+        connection.execute(jobs.update().values(task_id=None))
+    assert forgotten()

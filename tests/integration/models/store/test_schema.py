@@ -15,6 +15,8 @@ from models.store.tables import metadata
 
 # Back to the first revision: what the later migrations make is undone by hand, and the first is stamped.
 UNDO = (
+    "DROP INDEX jobs_claimed",
+    "ALTER TABLE jobs DROP COLUMN claimed_us",
     "DROP TABLE listings",
     "ALTER TABLE jobs DROP COLUMN progress",
     "DROP VIEW fulfilled_order_splits",
@@ -63,6 +65,7 @@ def test_partial_indexes_are_those_of_the_code(any_url: str) -> None:
         "orders_open": ["ended_us IS NULL"],
         "orders_cancel": ["cancel_us IS NOT NULL", "ended_us IS NULL"],
         "jobs_due": ["ended_us IS NULL", "order"],
+        "jobs_claimed": ["claimed_us IS NOT NULL"],
     }.items():
         assert all(word in made[name] for word in ["WHERE", *words])
 
