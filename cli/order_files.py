@@ -24,7 +24,8 @@ from models.domain.replay import Placing
 from models.store.events import rfc3339
 
 TIMES = ("at", "cancel_at")
-PROBLEMS_MAX = 10  # told of one file
+PROBLEMS_MAX = 5  # told of one file
+SHOWN_MAX = 60  # characters of a value
 BYTES_MAX = 1 << 29
 EXAMPLE = '{"symbol": "BTC-USDT", "side": "sell", "order_size": "0.5", "price": "60000", "at": 2.5}'
 
@@ -101,7 +102,7 @@ def _asked(record: object, count: int, instruments: Instruments, begun_us: int, 
     if isinstance(record, ProblemError):
         raise record
     if not isinstance(record, dict):
-        raise ProblemError(422, "No order", f"{json.dumps(record)} is no order; write it as {EXAMPLE}")
+        raise ProblemError(422, "No order", f"{_shown(record)} is no order; write it as {EXAMPLE}")
     times = {name: record.pop(name, None) for name in TIMES}
     unknown = next((field for field in record if field not in FIELDS), None)
     if unknown is not None:
@@ -131,7 +132,8 @@ def _time(field: str, value: object, begun_us: int) -> int:
 
 
 def _shown(value: object) -> str:
-    return str(value) if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
 
 
 def _records(file: Path) -> Iterator[tuple[int, object]]:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from cli.recordings import Session, Told
 from models.domain.errors import CrossfillError
-from models.domain.instruments import INSTRUMENTS
 from models.domain.journal import Opening, read_opening
 from models.domain.ledger import RULE_VERSION, RULES
 from models.domain.replay import NoOpeningError, Placing, Played, Replay, rerun
@@ -73,7 +72,7 @@ def _play_share(work: tuple[Session, list[Placing], Rules]) -> Run:
     session, placings, rules = work
     symbols = sorted({placing.order.symbol for placing in placings})
     books = Replay(
-        [INSTRUMENTS[symbol] for symbol in symbols], silence_us=rules.silence_us, ledger=RULES[rules.replenish]
+        [session.instruments[symbol] for symbol in symbols], silence_us=rules.silence_us, ledger=RULES[rules.replenish]
     )
     told = Told(session)
     played = books.run(told, placings, session.ended_us)

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -11,29 +11,33 @@ import msgspec
 
 from exchanges.protocol import Gap, Unknown, VenueProtocol
 from exchanges.registry import PROTOCOLS
-from models.domain.instruments import INSTRUMENTS
+from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import Mark, Quote
-from simulator.replay import SessionError, find, read
+from simulator.replay import find, read
 
 MARK_US = 500_000  # as often as collectors mark
 
 
 @dataclass(frozen=True)
 class Session:
-    """The files of each venue, when their first and last frames were received, and how many there are."""
+    """The files of each venue, when their first and last frames were received, and how many there are.
 
+    `instruments` are the pairs that are asked for, as in a collector's subscriptions.
+    """
+
+    instruments: Instruments
     files: Mapping[str, tuple[Path, ...]]
     begun_us: int
     ended_us: int
     frames: int
 
 
-def open_session(path: Path) -> Session:
+def open_session(path: Path, instruments: Instruments = INSTRUMENTS) -> Session:
     """Look through a session: one file, or a folder of them. Raises SessionError where there is none."""
-    found = find(path, {venue: INSTRUMENTS.products_of(venue) for venue in PROTOCOLS}, speed=1, loop=False)
+    found = find(path, {venue: instruments.products_of(venue) for venue in PROTOCOLS}, speed=1, loop=False)
     files = {venue: replay.files for venue, replay in sorted(found.items())}
     times = [_us(time_s) for some in files.values() for file in some for time_s, _ in read(file)]
-    return Session(files, min(times), max(times), len(times))
+    return Session(instruments, files, min(times), max(times), len(times))
 
 
 def _us(time_s: float) -> int:
@@ -43,8 +47,9 @@ def _us(time_s: float) -> int:
 class _Line:
     """One venue's connection, as far as its recording tells."""
 
-    def __init__(self, venue: str) -> None:
+    def __init__(self, venue: str, product_ids: Sequence[str]) -> None:
         self.venue = venue
+        self._product_ids = product_ids
         self.token = 0
         self.number = 0
         self.heard_us: int | None = None  # None: nothing yet, or not to be believed any more
@@ -52,7 +57,7 @@ class _Line:
         self._silence_us = round(self.protocol.limits.silence_s * 1e6)
 
     def _made(self) -> VenueProtocol:
-        return PROTOCOLS[self.venue](None, tuple(INSTRUMENTS.products_of(self.venue)), 0)
+        return PROTOCOLS[self.venue](None, self._product_ids, 0)
 
     def alive(self, now_us: int) -> bool:
         return self.heard_us is not None and now_us - self.heard_us <= self._silence_us
@@ -89,7 +94,7 @@ class Told:
     def __init__(self, session: Session) -> None:
         self.quotes: Counter[str] = Counter()
         self._session = session
-        self._lines = {venue: _Line(venue) for venue in session.files}
+        self._lines = {venue: _Line(venue, tuple(session.instruments.products_of(venue))) for venue in session.files}
 
     @property
     def connections(self) -> dict[str, int]:
@@ -123,6 +128,3 @@ class Told:
 
 def _frames(venue: str, file: Path) -> Iterator[tuple[int, str, str]]:
     return ((_us(time_s), venue, frame) for time_s, frame in read(file))
-
-
-__all__ = ["Session", "SessionError", "Told", "open_session"]

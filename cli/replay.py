@@ -94,7 +94,6 @@ def _session(path: Path, orders: Path, timeout_us: int, workers: int) -> _Source
     from cli.order_files import read_orders  # noqa: PLC0415 -- likewise
     from cli.playing import play_session  # noqa: PLC0415 -- likewise
     from cli.recordings import open_session  # noqa: PLC0415 -- likewise
-    from models.domain.instruments import INSTRUMENTS  # noqa: PLC0415 -- likewise
     from models.settings import Settings  # noqa: PLC0415 -- likewise
     from models.store.events import rfc3339  # noqa: PLC0415 -- likewise
 
@@ -102,7 +101,7 @@ def _session(path: Path, orders: Path, timeout_us: int, workers: int) -> _Source
     if found is None:
         fail(f"{path} is not there: name a folder of sessions or one session (see docs/sessions.md)")
     session = open_session(found)
-    asked = read_orders(orders, INSTRUMENTS, session.begun_us, session.ended_us)
+    asked = read_orders(orders, session.instruments, session.begun_us, session.ended_us)
     placings = [each.placing(seq, timeout_us) for seq, each in enumerate(asked, 1)]
 
     length_s = (session.ended_us - session.begun_us) / 1e6
