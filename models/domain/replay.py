@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from models.domain import journal
@@ -94,9 +96,9 @@ class _Results:
 class Replay:
     """Plays what venues said, and orders, to one book for each pair.
 
-    A book takes a step for each frame that has a quote of its pair, for each mark, when orders are placed or
+    A book takes a step at each moment at which a quote of its pair or a mark comes, when orders are placed or
     cancelled, at each deadline, and where a venue has become silent: time is that of the session and
-    nothing happens late. At one moment quotes come before orders.
+    nothing happens late. At one moment, which is a microsecond, quotes come before orders.
     """
 
     def __init__(
@@ -123,7 +125,8 @@ class Replay:
         `told` has what came at each moment, in order of time; what would happen after the end does not.
         """
         acts = deque(_acts(placings, ended_us))
-        for now_us, items in told:
+        for now_us, some in groupby(told, key=itemgetter(0)):
+            items = [item for _, more in some for item in more]
             while acts and acts[0].now_us < now_us:
                 self._act(acts.popleft())
             self._catch_up(now_us)
