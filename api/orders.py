@@ -22,7 +22,7 @@ from models.bus.wakeups import new_task_id
 from models.domain.decimals import plain
 from models.domain.identifiers import uuid7
 from models.domain.instruments import Instrument, UnknownSymbolError
-from models.domain.orders import OrderState, Side, TimeInForce
+from models.domain.orders import OrderState, Side
 from models.domain.shards import shard_of
 from models.domain.waiting import Offer, waiting_reason
 from models.store.database import StoreUnavailableError
@@ -61,13 +61,9 @@ def _deadline_us(ticket: Ticket, now_us: int, wait_s: int | None, default_us: in
     Without a timeout of its own, an order that is waited for ends a little before the wait does, so
     that "not fulfilled" is final.
     """
-    if ticket.time_in_force is TimeInForce.GTC:
-        return None
-    if ticket.timeout_us is not None:
-        return now_us + ticket.timeout_us
     if wait_s:
-        return now_us + int(max(wait_s / 2, wait_s - WAIT_MARGIN_S) * 1e6)
-    return now_us + default_us
+        default_us = int(max(wait_s / 2, wait_s - WAIT_MARGIN_S) * 1e6)
+    return ticket.deadline_us(now_us, default_us)
 
 
 async def _store(

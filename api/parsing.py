@@ -35,7 +35,8 @@ def _constant(text: str) -> NoReturn:
     raise ProblemError(400, "The body is not JSON", f"{text} is not JSON; give a decimal number")
 
 
-_decoder = json.JSONDecoder(
+# Decodes JSON as every body is decoded: numbers as NumberText, no field twice. Raises ProblemError and ValueError.
+decoder = json.JSONDecoder(
     object_pairs_hook=_pairs,
     parse_float=NumberText,
     parse_int=NumberText,
@@ -54,7 +55,7 @@ async def read_object(request: Request, bytes_max: int) -> dict[str, Any]:
         if len(body) > bytes_max:
             raise _too_large(bytes_max)
     try:
-        value = _decoder.decode(body.decode())
+        value = decoder.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProblemError(400, "The body is not JSON", f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -33,6 +33,12 @@ class Ticket:
     timeout_us: int | None
     client_order_id: str | None
 
+    def deadline_us(self, accepted_us: int, default_us: int) -> int | None:
+        """Return when the order ends by itself: after its own timeout or the default; None where it does not."""
+        if self.time_in_force is TimeInForce.GTC:
+            return None
+        return accepted_us + (default_us if self.timeout_us is None else self.timeout_us)
+
     def fingerprint(self) -> str:
         """Return a hash of what was asked: equal for bodies that mean the same, `1e-4` and `"0.0001"` alike."""
         parts: list[object] = [self.instrument.symbol, self.side, plain(self.size), plain(self.price), self.venues]

@@ -8,33 +8,13 @@ import json
 import sys
 from decimal import Decimal
 
-from models.domain.ledger import Ledger
+from models.domain.ledger import RULES, Ledger
 from models.domain.orders import Side
 from tests.services import market_data
 
 RECORDING = "sessions/binance_spot_btcusdt_2024-08-08.raw.gz"
 LOT = Decimal("0.00001")
 TICK = Decimal("0.01")
-
-
-class _Forgets(Ledger):
-    """Forgets at each quote, as a naive simulator does."""
-
-    __slots__ = ()
-
-    def show(self, now_us: int, price: int | None, size: int) -> None:
-        self.taken.clear()
-        super().show(now_us, price, size)
-
-
-class _NoMemory(Ledger):
-    """Believes each dip at once."""
-
-    __slots__ = ()
-
-    def show(self, now_us: int, price: int | None, size: int) -> None:
-        super().show(now_us, price, size)
-        self._forget(now_us + 1_000_000)
 
 
 def _sold(ledger: Ledger, quotes: list[tuple[int, int, int]]) -> tuple[int, int]:
@@ -63,9 +43,9 @@ def main() -> None:
                 data = json.loads(frame)["data"]
                 quotes.append((int(stamp) // 1000, int(Decimal(data["b"]) / TICK), int(Decimal(data["B"]) / LOT)))
     print(f"{len(quotes)} quotes; bids of BTCUSDT, all taken whenever something is left")
-    for name, rule in (("ours", Ledger), ("no memory of a dip", _NoMemory), ("forgets at each quote", _Forgets)):
+    for name, rule in RULES.items():
         sold, fills = _sold(rule(Side.SELL), quotes)
-        print(f"{name:<24} {sold * LOT:>14} BTC in {fills} fills")
+        print(f"{name:<12} {sold * LOT:>14} BTC in {fills} fills")
 
 
 if __name__ == "__main__":

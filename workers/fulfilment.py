@@ -23,7 +23,7 @@ from models.bus.client import BusUnavailableError
 from models.bus.quotes import QuoteReader
 from models.domain.book import Book
 from models.domain.instruments import Instruments
-from models.domain.journal import entry
+from models.domain.journal import entry, opening
 from models.domain.orders import Order, Reason
 from models.domain.outcomes import StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Market
@@ -146,6 +146,9 @@ class FulfilmentLoop:
             disabled=loaded.disabled,
             silence_us=self._settings.silence_us,
         )
+        if journal is not None:
+            began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us)
+            journal.write(json.dumps(opening(clock_us(), *began)) + "\n")
         known = dict.fromkeys(loaded.disabled, False)
         log.info(
             "shard owned",

@@ -1,15 +1,18 @@
-"""The journal of a loop: what each step of its book was given, and when; no outcomes.
+"""The journal of a loop: the book that it began with, what each step was given, and when; no outcomes.
 
 One JSON object a step, numbers with decimals as text. From it the book's work can be done again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from models.domain.decimals import plain
+from models.domain.instruments import Instrument, Instruments, Product
+from models.domain.ledger import RULE_VERSION
 from models.domain.orders import Order, OrderState, Side, TimeInForce
-from models.domain.outcomes import VenueSwitch
+from models.domain.outcomes import Level, VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 
 
@@ -62,7 +65,63 @@ def _order(order: Order) -> list[Any]:
     ]
 
 
-def read(entry: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The book that a loop began with, and the version of the rule that filled its orders."""
+
+    instruments: Instruments
+    levels: list[Level]
+    disabled: list[str]
+    silence_us: int
+    rule_version: int
+
+
+def opening(
+    now_us: int, instruments: Iterable[Instrument], levels: Iterable[Level], disabled: Sequence[str], silence_us: int
+) -> dict[str, Any]:
+    """Return the first entry of a journal: a step without inputs, and the book that it was done on."""
+    book = {
+        "rule_version": RULE_VERSION,
+        "silence_us": silence_us,
+        "disabled": sorted(disabled),
+        "levels": [
+            [level.venue, level.product_id, level.side.value, plain(level.price), plain(level.taken)]
+            for level in levels
+        ],
+        "instruments": [
+            [each.base, each.quote, *([_product(product) for product in some] for some in (each.books, each.former))]
+            for each in instruments
+        ],
+    }
+    return {**entry(now_us, (), (), (), ()), "book": book}
+
+
+def _product(product: Product) -> list[str]:
+    return [product.venue, product.id, plain(product.tick), plain(product.lot)]
+
+
+def read_opening(entry: Mapping[str, Any]) -> Opening | None:
+    """Return the book that an entry opens; None for an entry that goes on with one."""
+    book = entry.get("book")
+    if book is None:
+        return None
+    instruments = Instruments(
+        Instrument(base, quote, *(tuple(map(_read_product, some)) for some in products))
+        for base, quote, *products in book["instruments"]
+    )
+    levels = [
+        Level(venue, product_id, Side(side), Decimal(price), Decimal(taken))
+        for venue, product_id, side, price, taken in book["levels"]
+    ]
+    return Opening(instruments, levels, book["disabled"], book["silence_us"], book["rule_version"])
+
+
+def _read_product(product: Sequence[str]) -> Product:
+    venue, product_id, tick, lot = product
+    return Product(venue, product_id, Decimal(tick), Decimal(lot))
+
+
+def read(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the `Book.step` that an entry was written for."""
     return {
         "now_us": entry["now"],

@@ -13,6 +13,9 @@ MEMORY_US = 1_000_000  # for so long a level must have shown less before the res
 # Records kept of levels behind the best price, nearest first. With 32 of them the recorded session of
 # six minutes sold four levels again to which the price came back; see docs/adr/0009.
 HIDDEN_MAX = 4_096
+# Goes up whenever the same quotes and orders would give other fills: what was computed by different
+# versions need not agree.
+RULE_VERSION = 1
 
 
 class Ledger:
@@ -98,3 +101,60 @@ class Ledger:
         for level in far:
             del self.taken[level]
             self.changed.add(level)
+
+
+class GrowthOnly(Ledger):
+    """What was taken is never forgotten: only what a level shows beyond that is sold, however much later."""
+
+    __slots__ = ()
+
+    def show(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- time changes nothing here
+        """Take in a quote, and forget nothing."""
+        self.best, self.shown = price, size
+
+
+class NoHold(Ledger):
+    """A dip is believed at once: `taken` becomes what is shown as soon as that is less."""
+
+    __slots__ = ()
+
+    def show(self, now_us: int, price: int | None, size: int) -> None:
+        """Take in a quote, and what it shows less of is gone."""
+        super().show(now_us, price, size)
+        self._forget(now_us + MEMORY_US)
+
+
+class LevelReset(Ledger):
+    """What was taken is forgotten when the best level changes, in price or size, or vanishes."""
+
+    __slots__ = ()
+
+    def show(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- time changes nothing here
+        """Take in a quote; unless it repeats the one before, all there is can be sold again."""
+        if (price, size) != (self.best, self.shown):
+            self.changed.update(self.taken)
+            self.taken.clear()
+        self.best, self.shown = price, size
+
+
+class EachQuote(LevelReset):
+    """What was taken is forgotten with each quote, even one that says the same again."""
+
+    __slots__ = ()
+
+    def show(self, now_us: int, price: int | None, size: int) -> None:
+        """Take in a quote; all there is can be sold again."""
+        self.blind()
+        super().show(now_us, price, size)
+
+
+PRESENT = "hold-1s"  # the rule of the loops
+# By the names that `crossfill replay --replenish` knows. All but the present one answer "what if": growth-only
+# is the most cautious, the last two are those of common simulators.
+RULES: dict[str, type[Ledger]] = {
+    PRESENT: Ledger,
+    "growth-only": GrowthOnly,
+    "no-hold": NoHold,
+    "level-reset": LevelReset,
+    "each-quote": EachQuote,
+}

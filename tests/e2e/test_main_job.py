@@ -286,10 +286,9 @@ def test_no_level_is_sold_beyond_what_it_showed(run: Run) -> None:
 
 def test_a_ledger_that_forgets_would_be_found(run: Run) -> None:
     """The level invariant fails for a ledger that forgets at each quote, on the same journal."""
-    from models.domain.ledger import Ledger  # noqa: PLC0415 -- only this test swaps it
-    from tests.unit.models.domain.forgetful import ForgetfulLedger  # noqa: PLC0415 -- likewise
+    from models.domain.ledger import EachQuote, Ledger  # noqa: PLC0415 -- only this test swaps it
 
-    for ledger, honest in ((Ledger, True), (ForgetfulLedger, False)):
+    for ledger, honest in ((Ledger, True), (EachQuote, False)):
         book = Book(INSTRUMENTS, silence_us=SILENCE_US, ledger=ledger)
         sold: dict[tuple[str, str, str, Decimal], Decimal] = defaultdict(Decimal)
         for entry in run.journal:

@@ -14,18 +14,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from cli.playing import Rules, open_journals, play_journals
 from cli.valkey import free_port
 from models.bus.client import connect
 from models.bus.names import Queue, orders_queue
 from models.bus.quotes import QuoteWriter
 from models.bus.wakeups import Wakeups, new_task_id
 from models.domain.identifiers import uuid7
+from models.domain.ledger import PRESENT
 from models.domain.orders import Side, TimeInForce
 from models.domain.quotes import BusItem, Mark, Quote
 from models.domain.shards import shard_of
 from models.store.database import Database
 from models.store.events import events_after
-from models.store.orders import NewOrder, accept, orders_by_ids
+from models.store.orders import NewOrder, accept, orders_by_ids, splits_of
 from models.store.owners import ensure_owner
 from models.store.rows import OrderRow
 from models.store.schema import fix_shards
@@ -192,6 +194,41 @@ def test_a_worker_starts_without_redis_and_works_when_it_comes(
         [late] = place(database)
         until(lambda: read(database, late).state.value != "queued")  # Redis is gone again
         assert process.poll() is None
+
+
+def test_a_journal_gives_what_the_loops_gave(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journals of an owner that was killed and of the one after it, played again: the same splits and ends."""
+    monkeypatch.setenv("CROSSFILL_JOURNAL", str(tmp_path / "journal"))
+    with running_worker("fulfilment", database_url, redis_url, tmp_path) as process, feeding(redis_url, size="5"):
+        [first] = place(database, "3")
+        until(lambda: filled(database, first))
+        [second] = place(database, "4")
+        until(lambda: read(database, second).filled_size == 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(5)
+    with feeding(redis_url, size="9"), running_worker("fulfilment", database_url, redis_url, tmp_path):
+        until(lambda: filled(database, second))
+        third, *_ = ids = place(database, "6", count=2)
+        until(lambda: read(database, third).filled_size == 2)
+        until(lambda: read(database, ids[1]).state.value == "working")
+    journals = open_journals(tmp_path / "journal")
+    [files] = journals.shards
+    assert len(files) >= 2  # of one shard; where the machine is slow a lease may run out more often
+    played = {each.order.id: each for each in play_journals(journals, Rules(PRESENT, journals.silence_us), 2).played}
+    assert played.keys() == {first, second, *ids}
+    with database.read() as connection:
+        for order_id, each in played.items():
+            row = orders_by_ids(connection, [order_id])[order_id]
+            assert (each.state, each.filled_size, each.ended_us) == (row.state, row.filled_size, row.ended_us)
+            assert [
+                (split.price, split.size, split.token, split.quote_number, split.shown, split.taken_before, time_us)
+                for time_us, split in each.splits
+            ] == [
+                (s.price, s.size, s.token, s.quote_number, s.shown, s.taken_before, s.created_us)
+                for s in splits_of(connection, row.seq)
+            ]
 
 
 def test_a_killed_owner_is_replaced_and_sells_nothing_twice(

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.journal import entry, read
-from models.domain.ledger import Ledger
+from models.domain.ledger import EachQuote, Ledger
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
 from models.domain.outcomes import Level, StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 from tests.oracle import expected
-from tests.unit.models.domain.forgetful import ForgetfulLedger
 
 SECOND = 1_000_000
 T0 = 1_000 * SECOND
@@ -366,4 +365,4 @@ def test_a_forgetful_ledger_is_found() -> None:
     script += [("quote", "binance", "0.0008", "2", "0.000802", "1")] * 3
     journal = journal_of(script)
     assert not oversold(journal, run(journal))
-    assert oversold(journal, run(journal, ForgetfulLedger))
+    assert oversold(journal, run(journal, EachQuote))
