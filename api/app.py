@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import averages, health, instruments, jobs, orders, prices, problems, venues
+from api import audit, averages, health, instruments, jobs, orders, prices, problems, venues
 from api.committing import Announcer, Committer
 from api.market import Market
 from api.services import Services
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, instruments, venues, health):
+    for room in (orders, jobs, averages, prices, instruments, venues, audit, health):
         app.include_router(room.router)
     app.add_exception_handler(problems.ProblemError, problems.on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)

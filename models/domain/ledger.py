@@ -9,6 +9,7 @@ from sortedcontainers import SortedDict
 
 from models.domain.orders import Side
 
+RULES = 1  # the version of the rules of ledger and book, said in every record of the audit log
 MEMORY_US = 1_000_000  # for so long a level must have shown less before the rest of `taken` is forgotten
 # Records kept of levels behind the best price, nearest first. With 32 of them the recorded session of
 # six minutes sold four levels again to which the price came back; see docs/adr/0009.

@@ -15,6 +15,9 @@ from models.store.tables import metadata
 
 # Back to the first revision: what the later migrations make is undone by hand, and the first is stamped.
 UNDO = (
+    "DROP TABLE audit",
+    *(f"ALTER TABLE shards DROP COLUMN audit_{name}" for name in ("number", "hash", "time_us", "epoch")),
+    "DELETE FROM meta WHERE key = 'audit_after_seq'",
     "DROP TABLE listings",
     "ALTER TABLE jobs DROP COLUMN progress",
     "DROP VIEW fulfilled_order_splits",
