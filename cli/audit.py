@@ -285,4 +285,4 @@ def _as_text(findings: Findings) -> Iterator[str]:
 
 
 def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)

@@ -108,7 +108,7 @@ class Story:
 
 def stories(connection: Connection, seq: int | None = None) -> Iterator[Story]:
     """Yield orders in accept order, each with its records and its splits in book order; `seq`: that one alone."""
-    epochs = dict(connection.execute(select(shards.c.shard, shards.c.audit_epoch)).tuples().all())
+    epochs = {row.shard: row.audit_epoch for row in connection.execute(select(shards))}
     after = connection.execute(select(meta.c.value).where(meta.c.key == "audit_after_seq")).scalar_one_or_none()
     logged_after = int(after or 0)
     joined = select(orders, jobs.c.state.label("job_state"), jobs.c.result).join(jobs, jobs.c.id == orders.c.job_id)
