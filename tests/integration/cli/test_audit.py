@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -145,6 +146,34 @@ def test_what_a_run_stored_holds(ran: dict[str, Order], verify: Verify) -> None:
     }
     for order in ran.values():
         assert (verify(order.id).exit_code, order.id) == (0, order.id)
+
+
+def test_it_sees_one_state_while_the_system_goes_on(database: Database, ran: dict[str, Order], verify: Verify) -> None:
+    """Outcomes that are committed while it reads are in all of what it compares, or in none."""
+    _run(database, "UPDATE shards SET owner = NULL, lease_until_us = 0")
+    owner, ended, committed = Owner(database), Event(), [0]
+    owner.now_us += 100 * SECOND
+
+    def work() -> None:
+        while not ended.is_set():
+            accepted(database, time_in_force=TimeInForce.GTC, deadline_us=None)
+            committed[0] += 1
+            owner.quote("0.0009", str(20 + committed[0]))
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            before = committed[0]
+            result = verify("--all")
+            assert result.exit_code == 0, result.stdout
+            while committed[0] < before + 2 and thread.is_alive():
+                ended.wait(0.01)
+    finally:
+        ended.set()
+        thread.join()
+    assert committed[0] >= 10
+    assert verify("--all").exit_code == 0
 
 
 # What is done to the database by SQL, and a rule that finds it.
