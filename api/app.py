@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import averages, health, instruments, jobs, metrics, orders, prices, problems, venues
+from api import audit, averages, health, instruments, jobs, metrics, orders, prices, problems, venues
 from api.committing import Announcer, Committer
 from api.figures import Counters, Probe
 from api.market import Market
@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, instruments, venues, health, metrics):
+    for room in (orders, jobs, averages, prices, instruments, venues, audit, health, metrics):
         app.include_router(room.router)
     app.add_exception_handler(problems.ProblemError, _on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)

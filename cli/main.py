@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import events, instruments, orders, prices, replay, sessions, status, up, venues
+from cli import audit, events, instruments, orders, prices, replay, sessions, status, up, venues
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
@@ -23,5 +23,6 @@ app.command(name="venues")(venues.venues)
 app.command()(venues.venue)
 app.command()(sessions.record)
 app.command(name="replay")(replay.play)
+app.add_typer(audit.audit, name="audit")
 app.command(name="status")(status.status)
 app.command()(status.doctor)

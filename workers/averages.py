@@ -12,9 +12,8 @@ from models.domain.averages import Fill, Method
 from models.domain.decimals import plain
 from models.domain.history import Chunk, Sample, Span, WindowMean, fills_of, price_of, window_mean
 from models.domain.instruments import Instrument, Instruments, Product
-from models.domain.sources import Consolidated, Input, Seen, Source, consolidate
+from models.domain.sources import COVERAGE_MIN, Consolidated, Input, Seen, Source, consolidate
 
-COVERAGE_MIN = Decimal("0.8")
 HALF = Decimal("0.5")
 
 
@@ -173,6 +172,8 @@ def _part_json(
             "samples": means[seen.venue].samples,
             "volume": plain(seen.volume),
             "trades": counts.get(seen.venue, 0),
+            "last_trade_age_us": seen.last_trade_age_us,
+            "half_spread": plain(seen.confidence),
             "incomplete": seen.venue in touched,
             "reason": source.reason,
         }

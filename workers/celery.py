@@ -28,6 +28,7 @@ app.conf.update(
         "sweep": {"task": Task.ORDER_SWEEP.value, "schedule": 1.0, "options": {"expires": 10}},
         "checkpoint": {"task": Task.DATABASE_CHECKPOINT.value, "schedule": 5.0, "options": {"expires": 10}},
         "prune": {"task": Task.EVENT_PRUNE.value, "schedule": 3600.0},
+        "audit": {"task": Task.AUDIT_TELL.value, "schedule": 60.0, "options": {"expires": 60}},
         **(LIVE_SCHEDULE if settings.market is Market.LIVE else {}),
     },
 )

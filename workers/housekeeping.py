@@ -4,10 +4,13 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
+import structlog
+
 from models.bus.client import BusUnavailableError, connect, failures
 from models.bus.names import Queue, Task, orders_queue
 from models.bus.wakeups import Wakeups, new_task_id
 from models.settings import Settings
+from models.store.audit import heads
 from models.store.database import Database, now_us
 from models.store.events import prune
 from models.store.jobs import jobs_forgotten, shards_forgotten
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     import redis
 
 WAITING_US = 2_000_000
+
+log = structlog.get_logger()
 
 
 @cache
@@ -51,6 +56,15 @@ def checkpoint() -> None:
 def refresh_listings() -> dict[str, str]:
     """Fetch the venues' lists of instruments, where the market is live; return why one was not taken, by venue."""
     return refresh(database(), lists_of(settings))
+
+
+@app.task(name=Task.AUDIT_TELL.value)
+def tell_heads() -> list[str]:
+    """Log the head of each audit chain, as `crossfill audit verify --head` takes it; return them."""
+    with database().read() as connection:
+        told = [str(head) for head in heads(connection)]
+    log.info("audit heads", heads=told)
+    return told
 
 
 def sweep_due(store: Database, configured: Settings) -> int:

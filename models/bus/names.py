@@ -18,6 +18,7 @@ class Task(StrEnum):
     JOB_RUN = "job.run"
     DATABASE_CHECKPOINT = "database.checkpoint"
     LISTING_REFRESH = "listing.refresh"
+    AUDIT_TELL = "audit.tell"
 
 
 COLLECTORS = "collectors"  # hash: venue -> state of its collector

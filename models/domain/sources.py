@@ -16,6 +16,7 @@ from models.domain.decimals import EXACT
 # A source so far from the median of all is left out, and comes back below half of it (CF Benchmarks,
 # potentially erroneous data parameter of the CME CF Real Time Indices, since 2020-09-14).
 DEVIATION_MAX = Decimal("0.05")
+COVERAGE_MIN = Decimal("0.8")  # the part of a window that must have been seen of a source
 
 
 class Input(StrEnum):

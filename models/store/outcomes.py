@@ -7,12 +7,14 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from models.domain.audit import Head, record_of
 from models.domain.decimals import EXACT, plain
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import OrderState, check_transition, job_state_of
 from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
+from models.store import audit
 from models.store.database import Database
 from models.store.events import NewEvent, append
 from models.store.rows import average
@@ -46,7 +48,7 @@ def commit_outcomes(
     market: Market,
     fee_bps: Decimal = Decimal(0),
 ) -> set[str]:
-    """Write splits, orders, jobs, levels and events of a step; return the owners to be told.
+    """Write splits, orders, jobs, levels, audit log and events of a step; return the owners to be told.
 
     Raises FencedError where the lease does not hold, SplitRefusedError where an order is not as the
     book thinks it is, CommitUnknownError and StoreUnavailableError. After any of them the book must
@@ -54,19 +56,23 @@ def commit_outcomes(
     """
     with localcontext(EXACT):
         numbered = enumerate(outcomes, first_number)
-        prefix = f"{lease.shard}-{lease.epoch}"
-        written = [_Written(outcome, f"{prefix}-{number}", market, fee_bps) for number, outcome in numbered]
-        split_rows = [row for each in written for row in each.split_rows()]
+        written = [_Written(outcome, lease, number, market, fee_bps) for number, outcome in numbered]
+        split_rows = [row for each in written for row in each.rows]
         events = [event for each in written for event in each.events()]
+        records = [(each.outcome.order.seq, each.record()) for each in written]
     with database.write() as connection:
         # Rewriting the epoch that it has changes nothing, and holds the row against whoever overtakes.
-        if not connection.execute(update(shards).where(*held(lease)).values(epoch=lease.epoch)).rowcount:
+        locked = update(shards).where(*held(lease)).values(epoch=lease.epoch)
+        head = connection.execute(locked.returning(shards.c.audit_number, shards.c.audit_hash)).one_or_none()
+        if head is None:
             raise FencedError(lease)
         if written:
             _update_orders(connection, written)
         if split_rows:
             connection.execute(insert(splits), split_rows)
         _write_levels(connection, lease.shard, changed)
+        if records:
+            audit.extend(connection, Head(lease.shard, *head), records, outcomes[-1].time_us)
         if events:
             append(connection, events, outcomes[-1].time_us)
     return {outcome.order.owner_id for outcome in outcomes}
@@ -136,12 +142,13 @@ _LEVEL_KEY = ("venue", "product_id", "side", "price")
 class _Written:
     """One outcome with the sums that its rows and events need."""
 
-    def __init__(self, outcome: Outcome, number: str, market: Market, fee_bps: Decimal) -> None:
+    def __init__(self, outcome: Outcome, lease: Lease, number: int, market: Market, fee_bps: Decimal) -> None:
         order = outcome.order
         if outcome.state is not order.state:
             check_transition(order.id, order.state, outcome.state)
         self.outcome = outcome
-        self.number = number
+        self.place = (lease.epoch, number)
+        self.number = f"{lease.shard}-{lease.epoch}-{number}"
         self.market = market.value
         self.fee_bps = fee_bps
         self.size = sum((split.size for split in outcome.splits), Decimal(0))
@@ -152,11 +159,16 @@ class _Written:
         self.avg_price = plain(self.average) if self.average is not None else None
         if self.filled > order.size or (self.filled == order.size) is not (outcome.state is OrderState.FILLED):
             raise SplitRefusedError([order.id])
+        self.rows = self._split_rows()
 
     def _fee(self, split: Split) -> Decimal:
         return split.price * split.size * self.fee_bps / 10_000
 
-    def split_rows(self) -> list[dict[str, Any]]:
+    def record(self) -> str:
+        """Return what the audit log says of it."""
+        return record_of(self.outcome, *self.place, self.fee_bps, self.market, self.order_values(), self.rows)
+
+    def _split_rows(self) -> list[dict[str, Any]]:
         return [
             {
                 "id": f"{self.number}-{index}",

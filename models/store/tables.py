@@ -202,6 +202,23 @@ shards = Table(
     Column("owner", String(64)),
     Column("epoch", BigInteger, nullable=False, default=0),
     Column("lease_until_us", BigInteger, nullable=False, default=0),
+    # The head of its audit log, and the last epoch from before there was one.
+    Column("audit_number", BigInteger, nullable=False, server_default="0"),
+    Column("audit_hash", String(64), nullable=False, server_default="0" * 64),
+    Column("audit_time_us", BigInteger),
+    Column("audit_epoch", BigInteger, nullable=False, server_default="0"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, ... without a hole
+    Column("order_seq", BigInteger, nullable=False),  # of the order in the record, for look-ups
+    Column("record", Text, nullable=False),  # canonical JSON, as it was hashed
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("audit_order", "order_seq"),
 )
 
 processes = Table(

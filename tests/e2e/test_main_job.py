@@ -328,6 +328,19 @@ def test_the_client_was_told_everything_in_order(run: Run) -> None:
     assert {event["market"] for event in run.events} == {"replay"}
 
 
+def test_the_audit_finds_nothing_to_complain_about(run: Run) -> None:
+    """Every order, split, level and record holds, and each split's quote is in the session, in its place."""
+    environment = environment_of(run.home, {})
+    command = [sys.executable, "-m", "cli", "audit", "verify", "--all", "--json", "--session", str(run.session)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    checked = json.loads(done.stdout)["checked"]
+    splits = sum(len(ended.splits) for ended in run.ended.values())
+    assert (checked["orders"], checked["splits"]) == (len(run.ended), splits)
+    assert checked["records"] >= len(run.ended)
+    assert 100 < checked["splits in the session"] <= splits
+
+
 def test_up_ends_in_order(run: Run) -> None:
     """After SIGINT `crossfill up` ends with status 0 and leaves no process of its own."""
     assert run.exit_status == 0

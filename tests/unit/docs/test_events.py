@@ -15,6 +15,7 @@ from models.store.events import EventRow, NewEvent, as_message
 from models.store.jobs import ClaimedJob, _progressed
 from models.store.orders import NewOrder, _accepted_event
 from models.store.outcomes import _Written
+from models.store.shards import Lease
 from tests.services import ROOT
 
 EXAMPLES: list[dict[str, Any]] = [
@@ -42,7 +43,7 @@ def _sent() -> dict[str, dict[str, Any]]:
     ]
     events = [_accepted_event(new)]
     for outcome in outcomes:
-        events += _Written(outcome, "0-1-0", Market.SIMULATED, Decimal(0)).events()
+        events += _Written(outcome, Lease(0, "owner", 1), 0, Market.SIMULATED, Decimal(0)).events()
     events.append(_progressed(ClaimedJob("j", "me", "average", {}, 1, "w"), {"done": 1, "parts": 2}))
     return {event.type.value: _message(event) for event in events}
 

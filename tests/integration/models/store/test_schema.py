@@ -9,14 +9,21 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import make_url, text
 
+from models.domain.audit import GENESIS
 from models.store.database import Database
-from models.store.schema import StateTooNewError, StateTooOldError, check, migrate
+from models.store.owners import ensure_owner
+from models.store.schema import StateTooNewError, StateTooOldError, check, fix_shards, migrate
+from models.store.shards import claim
 from models.store.tables import metadata
+from tests.integration.models.store.samples import accepted
 
 # Back to the first revision: what the later migrations make is undone by hand, and the first is stamped.
 UNDO = (
     "DROP INDEX jobs_claimed",
     "ALTER TABLE jobs DROP COLUMN claimed_us",
+    "DROP TABLE audit",
+    *(f"ALTER TABLE shards DROP COLUMN audit_{name}" for name in ("number", "hash", "time_us", "epoch")),
+    "DELETE FROM meta WHERE key = 'audit_after_seq'",
     "DROP TABLE listings",
     "ALTER TABLE jobs DROP COLUMN progress",
     "DROP VIEW fulfilled_order_splits",
@@ -141,3 +148,22 @@ def test_two_that_migrate_at_once_do_it_once(any_url: str) -> None:
         thread.join(20)
     assert errors == []
     _check(any_url)
+
+
+def test_what_was_there_before_the_audit_log_is_remembered(any_url: str) -> None:
+    """Epochs and orders of then are known after the migration; all later ones must be in the log."""
+    database = Database.open(any_url)
+    fix_shards(database, 2)
+    ensure_owner(database, "ann", "admin", "token")
+    order = accepted(database)
+    claim(database, "owner", 1, 1)
+    database.close()
+    _run(any_url, *UNDO)
+    migrate(any_url)
+    database = Database.open(any_url)
+    with database.read() as connection:
+        rows = connection.execute(text("SELECT audit_epoch, audit_number, audit_hash FROM shards ORDER BY shard")).all()
+        after = connection.execute(text("SELECT value FROM meta WHERE key = 'audit_after_seq'")).scalar_one()
+    database.close()
+    assert [tuple(row) for row in rows] == [(1, 0, GENESIS), (0, 0, GENESIS)]
+    assert after == str(order.seq)
