@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -128,7 +129,13 @@ async def place(request: Request, owner: Annotated[Owner, Depends(signed_in)]) -
         shown = order_json(await run_in_threadpool(_read_one, made, accepted.order_id))
     status_url = f"/jobs/{accepted.job_id}"
     answer = {"job_id": accepted.job_id, "status_url": status_url, "order": shown}
-    return JSONResponse(answer, 202, headers={"Location": status_url, **applied})
+    headers = {"Location": status_url, **applied}
+    return Response(orjson.dumps(answer), 202, headers=headers, media_type="application/json")
+
+
+async def place_directly(request: Request) -> Response:
+    """`place` without the framework's own dependencies, which take longer than all that it does itself."""
+    return await place(request, await signed_in(request))
 
 
 def _accepted_json(order: NewOrder) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Identifiers that sort by the time they were made."""
 
 import os
-import uuid
 
 
 def uuid7(now_us: int) -> str:
@@ -13,4 +12,5 @@ def uuid7(now_us: int) -> str:
     value = (now_us // 1000 & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -60,19 +60,23 @@ def as_message(row: EventRow) -> dict[str, Any]:
     return {**head, "job_id": row.job_id, "order_id": row.order_id, **row.payload}
 
 
+# Made once: a statement that is the same object is not looked through again each time.
+_RAISE_COUNTER = (
+    update(owners)
+    .where(owners.c.id == bindparam("b_owner"))
+    .values(event_seq=owners.c.event_seq + bindparam("b_count"))
+    .returning(owners.c.event_seq)
+)
+_INSERT_EVENTS = insert(events)
+
+
 def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> None:
     """Number events and write them. Call it last in a transaction: it locks the owners' counters."""
     rows: list[dict[str, Any]] = []
     ordered = sorted(new, key=attrgetter("owner_id"))  # stable: an owner's events keep their order
     for owner_id, group in groupby(ordered, key=attrgetter("owner_id")):
         mine = list(group)
-        raised = (
-            update(owners)
-            .where(owners.c.id == owner_id)
-            .values(event_seq=owners.c.event_seq + len(mine))
-            .returning(owners.c.event_seq)
-        )
-        last = connection.execute(raised).scalar_one()
+        last = connection.execute(_RAISE_COUNTER, {"b_owner": owner_id, "b_count": len(mine)}).scalar_one()
         rows += [
             {
                 "owner_id": owner_id,
@@ -86,7 +90,7 @@ def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> Non
             for seq, event in enumerate(mine, last - len(mine) + 1)
         ]
     if rows:
-        connection.execute(insert(events), rows)
+        connection.execute(_INSERT_EVENTS, rows)
 
 
 def events_after(connection: Connection, owner_id: str, after_seq: int, limit: int) -> list[EventRow]:

@@ -184,9 +184,13 @@ def _judge(order: NewOrder, by_key: _ByKey, by_name: _ByName) -> _Answer | None:
     return None
 
 
+# Made once: a statement that is the same object is not looked through again each time.
+_INSERT_JOBS, _INSERT_ORDERS, _INSERT_KEYS = insert(jobs), insert(orders), insert(idempotency_keys)
+
+
 def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
     connection.execute(
-        insert(jobs),
+        _INSERT_JOBS,
         [
             {
                 "id": order.job_id,
@@ -203,7 +207,7 @@ def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
         ],
     )
     connection.execute(
-        insert(orders),
+        _INSERT_ORDERS,
         [
             {
                 "id": order.id,
@@ -239,7 +243,7 @@ def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
         if order.idempotency_key is not None
     ]
     if keyed:
-        connection.execute(insert(idempotency_keys), keyed)
+        connection.execute(_INSERT_KEYS, keyed)
 
 
 def _accepted_event(order: NewOrder) -> NewEvent:
