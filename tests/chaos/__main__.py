@@ -25,7 +25,9 @@ def main() -> int:
             report = run(seed, database, arguments.duration_s, pace=arguments.pace, say=_say)
             _say(str(report))
             if report.failed:
-                failed.append(f"python -m tests.chaos --seed {seed} --database {database} --for {arguments.duration_s:g}")
+                failed.append(
+                    f"python -m tests.chaos --seed {seed} --database {database} --for {arguments.duration_s:g}"
+                )
     for command in failed:
         _say(f"again: {command}")
     return 1 if failed else 0

@@ -142,8 +142,7 @@ def levels_kept(record: Record, quotes: Mapping[tuple[str, str, str], Sequence[S
     for split in record.splits:
         sold[split.venue, split.product_id, split.side, split.price].append(split)
     for level, taken in sold.items():
-        *place, price = level
-        shown = quotes.get((place[0], place[1], place[2]), [])
+        shown = quotes.get(level[:3], [])
         total, allowed = sum((split.size for split in taken), Decimal(0)), _allowed(shown, level)
         if total > allowed:
             yield f"{total} were sold of {level}, which showed {allowed}"
@@ -179,10 +178,9 @@ def _tiles(level: Level, taken: Sequence[Any], quotes: Sequence[Shown]) -> Itera
             yield f"split {split.id} names a quote that nobody saw: {quote}"
         if split.taken_before + split.size > split.shown:
             yield f"split {split.id} takes more than is shown"
-        if split.taken_before > end or (
-            split.taken_before < end
-            and not any(_shows_less(each, side, price, end) for each in quotes[bisect_right(numbers, since) : place + 1])
-        ):
+        between = quotes[bisect_right(numbers, since) : place + 1]
+        forgotten = split.taken_before < end and any(_shows_less(each, side, price, end) for each in between)
+        if split.taken_before != end and not forgotten:
             yield f"split {split.id} begins at {split.taken_before} of {level}, where {end} had been sold"
         end, since = split.taken_before + split.size, seen
 

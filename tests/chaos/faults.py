@@ -1,10 +1,9 @@
 """The faults: a seeded schedule of what happens to whom and for how long, and the hand that does it."""
 
-import heapq
-import os
 import random
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ import psutil
 
 from models.store.file_lock import FileLock, LockTimeoutError
 from tests.chaos.flight import Flight, Watcher
-from tests.chaos.processes import LEASE_S, Process, System
+from tests.chaos.processes import LEASE_S, Process, System, signal_to
 from tests.chaos.proxy import Proxy
 
 DATABASE_S = 10.0
@@ -97,7 +96,8 @@ def schedule(seed: int, duration_s: float, *, postgres: bool) -> list[Fault]:
     draw.shuffle(rest)
     names = first + rest
     pace_s = min(duration_s / len(names), 4.0)
-    made, at_s = [], 2.0
+    made: list[Fault] = []
+    at_s = 2.0
     while at_s < duration_s or len(made) < len(names):
         what = names[len(made)] if len(made) < len(names) else draw.choice(names)
         _, least_s, most_s = kinds[what]
@@ -114,7 +114,8 @@ class Hand:
         self._watcher = watcher
         self._say = say
         self.hits: list[Hit] = []
-        self._ends: list[tuple[float, int, Callable[[], None]]] = []
+        self._ends: list[threading.Timer] = []
+        self.problems: list[str] = []
         self._busy: set[str] = set()  # whom a fault holds
         self._older: Path | None = None
 
@@ -122,17 +123,17 @@ class Hand:
         """Let everything of the schedule happen; return when all is over and heals."""
         started = time.monotonic()
         for fault in faults:
-            self._pass_time(started + fault.at_s)
+            _sleep_until(started + fault.at_s)
             self._do(fault, started)
-        self._pass_time(started + load_s)
+        _sleep_until(started + load_s)
         # Whom nothing has met with work in its hands, is met once more.
         met = {hit.kind for hit in self.hits if hit.met_work}
         for fault in faults:
             kind = (FAULTS | POSTGRES_FAULTS)[fault.what][0]
             if kind not in met and self._do(replace(fault, at_s=time.monotonic() - started), started):
                 met.add(kind)
-        while self._ends:
-            self._pass_time(self._ends[0][0])
+        for end in self._ends:
+            end.join()
 
     def _do(self, fault: Fault, started: float) -> bool:
         """Let a fault happen; return whether it met work in flight."""
@@ -143,24 +144,21 @@ class Hand:
         self._say(f"{time.monotonic() - started:6.1f} s  {fault.what} ({hit.target}): {hit.flight}")
         return hit.met_work
 
-    def _pass_time(self, until_s: float) -> None:
-        """Wait, and end faults that are over."""
-        while True:
-            while self._ends and self._ends[0][0] <= time.monotonic():
-                heapq.heappop(self._ends)[2]()
-            left = min([until_s, *(end[0] for end in self._ends[:1])]) - time.monotonic()
-            if left > 0:
-                time.sleep(left)
-            elif time.monotonic() >= until_s:
-                return
-
     def _later(self, for_s: float, end: Callable[[], None], who: str) -> None:
+        """End a fault after its time, in a thread of its own: ours may be waiting for what the fault holds."""
+
         def over() -> None:
+            try:
+                end()
+            except Exception as error:  # noqa: BLE001 -- told at the end
+                self.problems.append(f"the end of a fault of {who} failed: {error!r}")
             self._busy.discard(who)
-            end()
 
         self._busy.add(who)
-        heapq.heappush(self._ends, (time.monotonic() + for_s, len(self.hits), over))
+        timer = threading.Timer(for_s, over)
+        timer.daemon = True
+        timer.start()
+        self._ends.append(timer)
 
     def _strike(self, fault: Fault, kind: str) -> Hit | None:
         verb, _, what = fault.what.partition(" ")
@@ -185,7 +183,7 @@ class Hand:
             found = [each for each in self._system.of(kind) if each.pid and each.started_at < settled]
             if free := [each for each in found if each.name not in self._busy]:
                 return free
-            self._pass_time(time.monotonic() + 0.1)
+            time.sleep(0.1)
         return []
 
     # Our own programs
@@ -198,7 +196,7 @@ class Hand:
         if verb == "stop":
             self._later(fault.for_s, lambda: process.signal_all(signal.SIGCONT), process.name)
         elif verb == "restart":
-            os.kill(process.pid, signal.SIGCONT)
+            signal_to([process.pid], signal.SIGCONT)
             process.terminate()
 
             def again() -> None:
@@ -216,34 +214,23 @@ class Hand:
         if not self._free("jobs"):
             return None
         [jobs] = self._system.of("jobs")
-        children = []
-        with suppress(psutil.Error):
-            for child in psutil.Process(jobs.pid).children():
-                is_beat = any("beat-schedule" in file.path for file in child.open_files())
-                if is_beat is (kind == "beat"):
-                    children.append(child)
-        if not children:
+        pid = child_of(jobs, kind)
+        if not pid:
             return None
-        pid = children[0].pid
         flight = self._freeze(jobs, kind, [pid])
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        signal_to([pid], signal.SIGKILL)
         return Hit(fault, kind, f"{kind} of jobs", flight)
 
     def _freeze(self, process: Process, kind: str, pids: list[int], *, outside: bool = False) -> Flight:
         """Stop processes at a moment with work in flight, and return what that is; without one after HIT_S."""
         deadline = time.monotonic() + HIT_S
         while True:
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
+            signal_to(pids, signal.SIGSTOP)
             _stopped(pids)
             flight = self._watcher.flight(process, pids)
             if time.monotonic() > deadline or (flight.work(kind) and not (outside and flight.transactions)):
                 return flight
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            signal_to(pids, signal.SIGCONT)
             time.sleep(0.003)
 
     # Servers
@@ -287,21 +274,29 @@ class Hand:
         assert server is not None
         flight = self._when_busy("database")
         server.signal_all(signal.SIGSTOP)
-        self._later(fault.for_s, lambda: server.signal_all(signal.SIGCONT), "database")
+        self._watcher.blind = True
+
+        def end() -> None:
+            server.signal_all(signal.SIGCONT)
+            self._watcher.blind = False
+
+        self._later(fault.for_s, end, "database")
         return Hit(fault, "database", "postgres", flight)
 
     def _kill_postgres(self, fault: Fault) -> Hit:
-        """End it at once; it recovers from its log when it starts. (SIGKILL would leave its children.)"""
+        """End it at once; it recovers from its log when it starts (SIGKILL would leave its children)."""
         server = self._system.postgres
         assert server is not None
         while "database" in self._busy:  # it stands still, and would not hear
-            self._pass_time(self._ends[0][0])
+            time.sleep(0.1)
         flight = self._when_busy("database")
         server.kill(signal.SIGQUIT)
+        self._watcher.blind = True
 
         def start() -> None:
             server.start()
             self._system.wait_database()
+            self._watcher.blind = False
 
         self._later(fault.for_s, start, "database")
         return Hit(fault, "database", "postgres", flight)
@@ -331,6 +326,20 @@ class Hand:
             if flight.work(kind) or time.monotonic() > deadline:
                 return flight
             time.sleep(0.003)
+
+
+def _sleep_until(at_s: float) -> None:
+    time.sleep(max(0.0, at_s - time.monotonic()))
+
+
+def child_of(jobs: Process, kind: str) -> int:
+    """Return the jobs worker's child that works ("child"; it has pipes to its parent), or "beat"; 0 without one."""
+    with suppress(psutil.Error, OSError):
+        for child in psutil.Process(jobs.pid).children():
+            links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
+            if any(link.startswith("pipe:") for link in links) is (kind == "child"):
+                return child.pid
+    return 0
 
 
 def _stopped(pids: list[int]) -> None:

@@ -227,7 +227,7 @@ class Listener:
         try:
             while not self._stopping.is_set() and time.monotonic() - heard_at < SILENT_S:
                 try:
-                    packet = client.recv()
+                    packet = str(client.recv())
                 except websocket.WebSocketTimeoutException:
                     continue
                 heard_at = time.monotonic()
@@ -243,7 +243,7 @@ class Listener:
                 elif packet.startswith("42"):
                     self._take(*json.loads(packet[2:]))
         finally:
-            client.shutdown()
+            client.shutdown()  # type: ignore[no-untyped-call] # the library ships half its types
 
     def _take(self, kind: str, message: dict[str, Any]) -> None:
         if kind == "resync":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,14 @@ def stable_port() -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def signal_to(pids: Iterable[int], number: int) -> None:
+    """Send a signal to processes; 0 is none (and to the system, the whole of our own group)."""
+    for pid in pids:
+        if pid > 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 @dataclass
@@ -91,21 +99,21 @@ class Process:
         with self._lock:
             self.up = False
         if self.handle is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.handle.pid, number)
+            signal_to([self.pid], number)
             self.handle.wait(20)
             self._sweep()
 
     def signal_all(self, number: int) -> None:
         """Send a signal to it and all of its children."""
-        for pid in self.family():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        signal_to(self.family(), number)
 
     def family(self) -> list[int]:
         """Return its process id and those of its children."""
+        pid = self.pid
+        if not pid:
+            return []
         try:
-            return [self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))]
+            return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
         except psutil.NoSuchProcess:
             return []
 

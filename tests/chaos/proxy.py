@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -52,11 +52,11 @@ class Proxy:
     def drop(self) -> None:
         """Cut every connection, and each new one at once, until `heal`."""
         self._refusing = True
-        self._call(self._abort_all)
+        self._loop.call_soon_threadsafe(self._abort_all)
 
     def sever(self) -> None:
         """Cut every connection; new ones are served."""
-        self._call(self._abort_all)
+        self._loop.call_soon_threadsafe(self._abort_all)
 
     def half_open(self) -> None:
         """Swallow what is sent, either way, with every connection left open, until `heal`."""
@@ -66,7 +66,7 @@ class Proxy:
         """Serve again. A connection that lost bytes is reset, as by a peer that has forgotten it."""
         self._refusing = self._silent = False
         self.delay_s = 0.0
-        self._call(lambda: [pair.abort() for pair in list(self._pairs) if pair.lost])
+        self._loop.call_soon_threadsafe(lambda: self._abort_all(lost=True))
 
     def close(self) -> None:
         """End it."""
@@ -77,24 +77,16 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
-        self._abort_all()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self.drop()  # whoever is just connecting too
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    def _call(self, work: Callable[[], object]) -> None:
-        async def run() -> None:
-            work()
-
-        self._run(run())
-
-    def _abort_all(self) -> None:
+    def _abort_all(self, *, lost: bool = False) -> None:
         for pair in list(self._pairs):
-            pair.abort()
+            if pair.lost or not lost:
+                pair.abort()
 
     async def _connected(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -106,6 +98,8 @@ class Proxy:
             to_client.transport.abort()
             return
         pair = _Pair(to_client, to_server)
+        if self._refusing:
+            pair.abort()
         self._pairs.add(pair)
         try:
             await asyncio.gather(
@@ -115,9 +109,7 @@ class Proxy:
             self._pairs.discard(pair)
             pair.abort()
 
-    async def _pass(
-        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool
-    ) -> None:
+    async def _pass(self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         cut = False
         with suppress(OSError):
             while data := await reader.read(CHUNK):

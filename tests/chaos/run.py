@@ -18,8 +18,8 @@ from models.domain.shards import shard_of
 from models.store.tables import jobs, owners
 from simulator.market import START_USD
 from tests.chaos import checks
-from tests.chaos.faults import Flight, Hand, Hit, schedule
-from tests.chaos.flight import WORK, Watcher
+from tests.chaos.faults import Hand, Hit, schedule
+from tests.chaos.flight import WORK, Flight, Watcher
 from tests.chaos.load import SYMBOLS, Client, Listener, Placed, Told
 from tests.chaos.processes import OWNERS, SHARDS, System, until
 
@@ -143,7 +143,7 @@ class _Clock:
         self._report.spent_s[what], self._at = now - self._at, now
 
 
-def _load(  # noqa: PLR0917 -- the run's parts, once
+def _load(
     system: System,
     report: Report,
     told: Told,
@@ -158,13 +158,16 @@ def _load(  # noqa: PLR0917 -- the run's parts, once
         for owner in OWNERS
         for number in range(CLIENTS)
     ]
-    for each in (*listeners, *clients):
-        each.start()
+    for listener in listeners:
+        listener.start()
+    for client in clients:
+        client.start()
     hand = Hand(system, watcher, say)
     faults = schedule(report.seed, duration_s, postgres=not system.is_sqlite)
     hand.remember_redis()
     hand.run(faults, duration_s)
     report.hits, report.skipped = hand.hits, len(faults) - len(hand.hits)
+    told.problems += hand.problems
     for client in clients:
         client.stop()
     for client in clients:
