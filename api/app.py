@@ -1,6 +1,6 @@
 """The application: where the server's parts meet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -22,13 +22,18 @@ from models.store.schema import check
 from models.store.shards import shards_count
 
 
-def bootstrap(settings: Settings) -> Services:
-    """Make the server's parts. Raises what the store says of a database that is not of this version."""
-    database = Database.open(settings.database, pool_size=20)
+def bootstrap(
+    settings: Settings, database_type: type[Database] = Database, announcer_type: type[Announcer] = Announcer
+) -> Services:
+    """Make the server's parts. Raises what the store says of a database that is not of this version.
+
+    Tests of what a kill leaves behind hand in parts of other types.
+    """
+    database = database_type.open(settings.database, pool_size=20)
     check(database)
     with database.read() as connection:
         shards = shards_count(connection)
-    announcer = Announcer(settings.broker, settings.bus)
+    announcer = announcer_type(settings.broker, settings.bus)
     bus = connect_async(settings.bus, timeout_s=2)
     return Services(
         settings=settings,
@@ -47,12 +52,12 @@ async def _on_store(request: Request, error: Exception) -> Response:
     return await problems.on_problem(request, problems.unavailable(str(error), 2))
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, make: Callable[[Settings], Services] = bootstrap) -> FastAPI:
     """Return the application; its parts are made when it starts and closed when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        made = bootstrap(settings)
+        made = make(settings)
         app.state.services = made
         made.waiters.start()
         yield
@@ -65,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
     for room in (orders, jobs, averages, prices, instruments, venues, health):
         app.include_router(room.router)
+    app.add_middleware(problems.Interrupted)
     app.add_exception_handler(problems.ProblemError, problems.on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)
     app.add_exception_handler(HTTPException, problems.on_http)

@@ -224,6 +224,9 @@ class Hand:
     def _freeze(self, process: Process, kind: str, pids: list[int], *, outside: bool = False) -> Flight:
         """Stop processes at a moment with work in flight, and return what that is; without one after HIT_S."""
         deadline = time.monotonic() + HIT_S
+        if kind == "child":  # it works for a moment only, and would not come to it if it were stopped all the time
+            while not self._watcher.flight(None).running and time.monotonic() < deadline + HIT_S:
+                time.sleep(0.002)
         while True:
             signal_to(pids, signal.SIGSTOP)
             _stopped(pids)

@@ -1,5 +1,6 @@
 """What is in flight, as well as it can be known from outside: from the database, Redis, locks, sockets and clients."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
@@ -24,7 +25,7 @@ class Flight:
     resting: int = 0  # orders in the books that the process owns
     transactions: int = 0  # that the process is in the midst of
     messages: int = 0  # wake-ups in the queues
-    running: int = 0  # price jobs that are claimed
+    running: int = 0  # price jobs that somebody claimed or renewed within the last seconds
     waiting: int = 0  # price jobs that nobody was told of: only the sweeper finds them
     unpushed: int = 0  # events that are committed and have not come to a client
     unread: int = 0  # bytes in the sockets of the process
@@ -54,6 +55,9 @@ WORK = {
     "database": ("transactions", "requests", "unplaced"),
     "network": ("requests", "unplaced", "unpushed"),
 }
+
+# A claim of a worker that died runs on for its whole lease; it is no work in anybody's hands.
+FRESH_US = 28_000_000  # of the 30 s of workers.jobs.LEASE_US
 
 
 class Watcher:
@@ -104,7 +108,7 @@ class Watcher:
         return Flight(
             unplaced=one(f"SELECT count(*) FROM orders WHERE {of_these} 'queued'"),
             resting=one(f"SELECT count(*) FROM orders WHERE {of_these} 'working'"),
-            running=one(f"{jobs} 'running'"),
+            running=one(f"{jobs} 'running' AND lease_until_us > :fresh", fresh=time.time_ns() // 1000 + FRESH_US),
             waiting=one(f"{jobs} 'queued'"),
             unpushed=self._unpushed({row.id: row.event_seq for row in seqs}),
             transactions=0 if self._system.is_sqlite else one(_TRANSACTIONS, name=process.name if process else "%"),

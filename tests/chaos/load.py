@@ -21,6 +21,7 @@ from tests.chaos.processes import VENUES
 
 # Two of each of the four shards.
 SYMBOLS = ("LTC-BTC", "BTC-USDC", "ETH-USDT", "LTC-USDT", "ETH-USDC", "ETH-BTC", "BTC-USDT", "ETH-USD")
+PAIRS = tuple(each.symbol for each in INSTRUMENTS if len(each.venues & set(VENUES)) > 1)
 LEVEL_USD = 3_000  # what a best level of the simulator's shows, about
 ANSWER_S = 15.0
 PAUSE_S = 0.3  # between two tries; 503's Retry-After of 2 s would leave little load
@@ -107,8 +108,8 @@ class Client:
     def _next(self) -> Placed:
         draw = self._random
         key = str(UUID(int=draw.getrandbits(128)))
-        if draw.random() < 0.06:
-            pairs = draw.sample(SYMBOLS, draw.randint(4, len(SYMBOLS)))
+        if draw.random() < 0.08:
+            pairs = draw.sample(PAIRS, draw.randint(10, len(PAIRS)))  # some take half a second of work
             body = {"pairs": pairs, "window_s": draw.choice((1, 2, 3)), "method": "mean", "min_sources": 1}
             return Placed(self._owner, key, "/prices/average", body)
         return Placed(self._owner, key, "/order/limit", self._order())

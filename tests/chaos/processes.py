@@ -64,6 +64,7 @@ class Process:
     user: Mapping[str, int] = field(default_factory=dict)
     up: bool = False  # whether it should run
     deaths: int = 0  # that nobody asked for
+    stuck: int = 0  # how often it did not end when asked to
     handle: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     _again_at: float = 0.0
@@ -125,11 +126,12 @@ class Process:
             self.handle.terminate()
 
     def end(self, limit_s: float = 15) -> None:
-        """Wait for its end after `terminate`."""
+        """Wait for its end after `terminate`; kill it, and note that, where that takes too long."""
         if self.handle is not None:
             try:
                 self.handle.wait(limit_s)
             except subprocess.TimeoutExpired:
+                self.stuck += 1
                 self.handle.kill()
                 self.handle.wait(5)
             self._sweep()
@@ -240,6 +242,11 @@ class System:
     def deaths(self) -> dict[str, int]:
         """How often each process ended although nobody had killed it."""
         return {process.name: process.deaths for process in self._processes if process.deaths}
+
+    @property
+    def stuck(self) -> dict[str, int]:
+        """How often each process did not end when it was asked to."""
+        return {process.name: process.stuck for process in self._processes if process.stuck}
 
     def start(self) -> None:
         """Start everything, servers first."""

@@ -40,6 +40,7 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
     deaths: dict[str, int] = field(default_factory=dict)
+    stuck: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +66,8 @@ class Report:
             lines.append(f"{self.skipped} faults met nobody: whom they were for was down already")
         if self.deaths:
             lines.append(f"ended by themselves and were started again: {self.deaths}")
+        if self.stuck:
+            lines.append(f"did not end within 15 s of a SIGTERM: {self.stuck}")
         lines += [f"spent: {', '.join(f'{name} {spent:.0f} s' for name, spent in self.spent_s.items())}"]
         lines += [f"never hit with work in flight: {kind}" for kind in self.missed()]
         lines += [f"VIOLATION: {sentence}" for sentence in self.violations]
@@ -129,7 +132,7 @@ def _run(system: System, report: Report, duration_s: float, pace: float, say: Ca
         system.stop()
     if system.is_sqlite:
         report.violations += checks.file_is_whole(system.folder / "crossfill.db")
-    report.deaths, report.answers = system.deaths, told.answers
+    report.deaths, report.stuck, report.answers = system.deaths, system.stuck, told.answers
     report.violations += dict.fromkeys(told.problems)
     clock.note("end")
 
