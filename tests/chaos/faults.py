@@ -240,6 +240,8 @@ class Hand:
 
     def _redis(self, fault: Fault, verb: str) -> Hit:
         redis = self._system.redis
+        while "redis" in self._busy:  # it is just starting
+            time.sleep(0.1)
         flight = self._freeze(redis, "redis", [redis.pid])
         redis.kill()
         if verb == "age" and self._older is not None:

@@ -25,6 +25,7 @@ from tests.chaos.processes import OWNERS, SHARDS, System, until
 
 READY_S = 90.0
 QUIET_S = 120.0  # the longest wait of all is a dead worker's claim (30 s) and its job's next attempt
+SAY_S = 5.0
 CLIENTS = 2  # an owner
 PACE = 4.0  # requests a second and client
 
@@ -110,7 +111,7 @@ def _run(system: System, report: Report, duration_s: float, pace: float, say: Ca
         clock.note("start")
         _load(system, report, told, listeners, watcher, duration_s, pace, say)
         clock.note("load")
-        _settle(system, report, told, listeners, watcher, "hot")
+        _settle(system, report, told, listeners, watcher, "hot", say)
         clock.note("rest")
         system.stop()
         for listener in listeners:
@@ -123,7 +124,7 @@ def _run(system: System, report: Report, duration_s: float, pace: float, say: Ca
         listeners[:] = anew
         for listener in listeners:
             listener.start()
-        _settle(system, report, told, listeners, watcher, "cold")
+        _settle(system, report, told, listeners, watcher, "cold", say)
         for listener in listeners:
             listener.close()
         clock.note("cold start")
@@ -185,11 +186,12 @@ def _settle(
     listeners: Iterable[Listener],
     watcher: Watcher,
     when: str,
+    say: Callable[[str], None],
 ) -> None:
     """Wait until all is quiet, see that the system still works, and judge."""
-    _wait_quiet(watcher, listeners, when)
+    _wait_quiet(watcher, listeners, when, say)
     _probe(system, told)
-    _wait_quiet(watcher, listeners, when)
+    _wait_quiet(watcher, listeners, when, say)
     record = checks.Record.of(watcher.database, OWNERS)
     found = [*checks.violations(record, told.placed, system.journal), *checks.clients_told(record, listeners)]
     report.violations += [f"{sentence} ({when})" for sentence in found]
@@ -216,7 +218,9 @@ def _wait_ready(system: System) -> None:
     until(ready, READY_S, "the system is not ready")
 
 
-def _wait_quiet(watcher: Watcher, listeners: Iterable[Listener], when: str) -> None:
+def _wait_quiet(watcher: Watcher, listeners: Iterable[Listener], when: str, say: Callable[[str], None]) -> None:
+    began = said_at = time.monotonic()
+
     def left() -> str:
         with watcher.database.read() as connection:
             count = connection.execute(select(func.count()).select_from(jobs).where(jobs.c.ended_us.is_(None)))
@@ -229,7 +233,15 @@ def _wait_quiet(watcher: Watcher, listeners: Iterable[Listener], when: str) -> N
         }
         return ", ".join(f"{count} {name}" for name, count in found.items() if count)
 
-    until(lambda: not left(), QUIET_S, lambda: f"it does not come to rest ({when}): left are {left()}")
+    def quiet() -> bool:
+        nonlocal said_at
+        still = left()
+        if still and time.monotonic() - said_at > SAY_S:
+            said_at = time.monotonic()
+            say(f"        {said_at - began:.0f} s later ({when}): left are {still}")
+        return not still
+
+    until(quiet, QUIET_S, lambda: f"it does not come to rest ({when}): left are {left()}")
 
 
 def _probe(system: System, told: Told) -> None:
