@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--for", dest="duration_s", type=float, default=60.0, help="seconds of load")
     parser.add_argument("--pace", type=float, default=PACE, help="requests a second and client")
+    parser.add_argument("--impatient", action="store_true", help="leave what killed workers held to its timeout")
     arguments = parser.parse_args()
     first = int(time.time()) % 1_000_000 if arguments.seed is None else arguments.seed
     databases = ("sqlite", "postgresql") if arguments.database == "both" else (arguments.database,)
@@ -22,7 +23,9 @@ def main() -> int:
     for seed in range(first, first + arguments.seeds):
         for database in databases:
             sys.stdout.write(f"\nseed {seed} on {database}, {arguments.duration_s:.0f} s of load\n")
-            report = run(seed, database, arguments.duration_s, pace=arguments.pace, say=_say)
+            report = run(
+                seed, database, arguments.duration_s, pace=arguments.pace, patient=not arguments.impatient, say=_say
+            )
             _say(str(report))
             if report.failed:
                 failed.append(

@@ -87,11 +87,14 @@ class Watcher:
                 seen += self._stored(connection, process)
         return seen
 
-    def messages(self) -> int:
-        """Return how many wake-ups are in the queues, or were taken and not acknowledged."""
+    def messages(self, *, held: bool = True) -> int:
+        """Return how many wake-ups are in the queues and, where asked, how many were taken and not acknowledged.
+
+        What a killed worker held stays so for its visibility timeout of a minute, and is then given back.
+        """
         try:
             names = [*map(str, Queue), *map(orders_queue, range(SHARDS))]
-            return sum(int(self.redis.llen(name)) for name in names) + int(self.redis.hlen("unacked"))
+            return sum(int(self.redis.llen(name)) for name in names) + held * int(self.redis.hlen("unacked"))
         except redis.RedisError:
             return 0
 
