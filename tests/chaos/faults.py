@@ -19,7 +19,9 @@ from tests.chaos.proxy import Proxy
 
 DATABASE_S = 10.0
 HIT_S = 4.0  # for so long a kill waits for a moment with work in flight
+CHILD_S = 15.0  # and so much longer for a price job: the first is due some seconds after the first request
 SETTLED_S = 5.0  # a process that has just started has nothing in its hands yet
+AGAIN = 3
 FROZEN_S = 1.0  # a signal takes effect at once, but for a process in the midst of a write
 
 
@@ -126,9 +128,9 @@ class Hand:
             _sleep_until(started + fault.at_s)
             self._do(fault, started)
         _sleep_until(started + load_s)
-        # Whom nothing has met with work in its hands, is met once more.
+        # Whom nothing has met with work in its hands, is met again.
         met = {hit.kind for hit in self.hits if hit.met_work}
-        for fault in faults:
+        for fault in [each for _ in range(AGAIN) for each in faults]:
             kind = (FAULTS | POSTGRES_FAULTS)[fault.what][0]
             if kind not in met and self._do(replace(fault, at_s=time.monotonic() - started), started):
                 met.add(kind)
@@ -223,10 +225,11 @@ class Hand:
 
     def _freeze(self, process: Process, kind: str, pids: list[int], *, outside: bool = False) -> Flight:
         """Stop processes at a moment with work in flight, and return what that is; without one after HIT_S."""
-        deadline = time.monotonic() + HIT_S
         if kind == "child":  # it works for a moment only, and would not come to it if it were stopped all the time
-            while not self._watcher.flight(None).running and time.monotonic() < deadline + HIT_S:
+            until_s = time.monotonic() + CHILD_S
+            while not self._watcher.flight(None).running and time.monotonic() < until_s:
                 time.sleep(0.002)
+        deadline = time.monotonic() + HIT_S
         while True:
             signal_to(pids, signal.SIGSTOP)
             _stopped(pids)

@@ -62,6 +62,7 @@ class Process:
     log: Path
     cwd: Path = ROOT
     user: Mapping[str, int] = field(default_factory=dict)
+    ends_by: int = signal.SIGTERM
     up: bool = False  # whether it should run
     deaths: int = 0  # that nobody asked for
     stuck: int = 0  # how often it did not end when asked to
@@ -123,7 +124,7 @@ class Process:
         with self._lock:
             self.up = False
         if self.handle is not None and self.handle.poll() is None:
-            self.handle.terminate()
+            self.handle.send_signal(self.ends_by)
 
     def end(self, limit_s: float = 15) -> None:
         """Wait for its end after `terminate`; kill it, and note that, where that takes too long."""
@@ -226,7 +227,8 @@ class System:
     def _postgres(self) -> Process:
         command, user = postgres_command(self.folder / "postgres", self._postgres_port)
         log = self.folder / "logs" / "postgres.log"
-        made = Process("postgres", "database", command, {}, log, self.folder / "postgres", user)
+        # At a SIGTERM it would wait for its clients.
+        made = Process("postgres", "database", command, {}, log, self.folder / "postgres", user, signal.SIGINT)
         self._processes.append(made)
         return made
 

@@ -5,7 +5,7 @@ import os
 from tests.chaos.run import run
 
 SEED = int(os.environ.get("CROSSFILL_CHAOS_SEED", "1"))
-LOAD_S = 30.0
+LOAD_S = 26.0
 
 
 def test_nothing_is_lost_and_nothing_sold_twice_whatever_is_killed() -> None:
