@@ -4,6 +4,7 @@
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
 PYTHON ?=
+SEEDS ?= 1
 bin := .venv/bin
 stamp := .venv/.made
 # make deletes the target of an interrupted recipe. That is how `crossfill up` learns of a SIGINT or
@@ -11,12 +12,12 @@ stamp := .venv/.made
 running := .venv/.running-$(shell echo $$PPID)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: always help run live test check format bench lock clean
+.PHONY: always help run live test check chaos format bench lock clean
 
 help: ## print this menu
 	@echo "make VERB, where VERB is one of"; echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r verb what; do printf '%-10s %s\n' "$$verb" "$$what"; done
-	@echo; echo "ARGS=... is handed to what run, live, test and bench call, as in: make run ARGS='--replay PATH --loop'"
+	@echo; echo "ARGS=... is handed to what run, live, test, chaos and bench call, as in: make run ARGS='--replay PATH --loop'"
 
 run: $(running) ## run everything on this machine, against a simulated market
 
@@ -31,6 +32,9 @@ check: $(stamp) ## lint, formatting, types, import contracts
 	@$(bin)/ruff format --check .
 	@$(bin)/mypy
 	@$(bin)/lint-imports
+
+chaos: $(stamp) ## kill, stop and cut off everything under load, on both databases (SEEDS=30 for the night)
+	@$(bin)/python -m tests.chaos --seeds $(SEEDS) $(ARGS)
 
 format: $(stamp) ## format the code and mend what can be mended
 	@$(bin)/ruff format .

@@ -1,6 +1,6 @@
 """The application: where the server's parts meet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -25,13 +25,18 @@ from models.store.schema import check
 from models.store.shards import shards_count
 
 
-def bootstrap(settings: Settings) -> Services:
-    """Make the server's parts. Raises what the store says of a database that is not of this version."""
-    database = Database.open(settings.database, pool_size=20)
+def bootstrap(
+    settings: Settings, database_type: type[Database] = Database, announcer_type: type[Announcer] = Announcer
+) -> Services:
+    """Make the server's parts. Raises what the store says of a database that is not of this version.
+
+    Tests of what a kill leaves behind hand in parts of other types.
+    """
+    database = database_type.open(settings.database, pool_size=20)
     check(database)
     with database.read() as connection:
         shards = shards_count(connection)
-    announcer = Announcer(settings.broker, settings.bus)
+    announcer = announcer_type(settings.broker, settings.bus)
     bus = connect_async(settings.bus, timeout_s=2)
     registry = new_registry("api", settings)
     counters = Counters(registry)
@@ -65,12 +70,12 @@ async def _on_store(request: Request, error: Exception) -> Response:
     return await _on_problem(request, problems.unavailable(str(error), 2))
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, make: Callable[[Settings], Services] = bootstrap) -> FastAPI:
     """Return the application; its parts are made when it starts and closed when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        made = bootstrap(settings)
+        made = make(settings)
         app.state.services = made
         made.waiters.start()
         yield
@@ -86,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router)
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))
+    app.add_middleware(problems.Interrupted)
     app.add_exception_handler(problems.ProblemError, _on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)
     app.add_exception_handler(HTTPException, problems.on_http)

@@ -1,11 +1,13 @@
 """Errors as answers: problem+json (RFC 9457) for every one, with the field, what was wrong and what would be right."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.domain.errors import CrossfillError
 
@@ -106,3 +108,33 @@ async def on_invalid(_request: Request, error: Exception) -> Response:
 async def on_crash(_request: Request, _error: Exception) -> Response:
     """Answer what should not have happened; the log has the rest."""
     return respond(ProblemError(500, "An error on our side", "the request failed; the server's log says why"))
+
+
+class Interrupted:
+    """ASGI middleware: a request that the server's end cuts off is answered 503, not uvicorn's bare 500.
+
+    What was asked for may have been done; the same Idempotency-Key finds out.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if begun:
+                raise
+            answer = respond(unavailable("the server is ending; repeat with the same Idempotency-Key", 2))
+            await answer(scope, receive, send)

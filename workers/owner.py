@@ -31,6 +31,9 @@ class Owner(bootsteps.StartStopStep):
     """Starts the leases with the worker, and ends them before it."""
 
     requires: ClassVar[tuple[str, ...]] = ("celery.worker.components:Pool",)
+    # Tests of what a kill leaves behind have other ones.
+    database_type: ClassVar[type[Database]] = Database
+    loop_type: ClassVar[type[FulfilmentLoop]] = FulfilmentLoop
 
     def __init__(self, worker: Any, **_: Any) -> None:  # noqa: ANN401 -- celery's objects carry no types
         self._worker = worker
@@ -44,7 +47,7 @@ class Owner(bootsteps.StartStopStep):
         """Open what the loops need and begin to claim shards."""
         global owned  # noqa: PLW0603 -- one worker a process
         settings = Settings()
-        database = self._database = Database.open(settings.database)
+        database = self._database = self.database_type.open(settings.database)
         bus, hinter = connect(settings.bus), connect(settings.bus, timeout_s=0.5)
         loop_settings = LoopSettings(
             settings.market,
@@ -58,7 +61,7 @@ class Owner(bootsteps.StartStopStep):
 
         def make_loop(lease: Lease) -> FulfilmentLoop:
             known = instruments_at(database, settings.market)
-            return FulfilmentLoop(lease, known, database, bus, hinter, loop_settings, metrics)
+            return self.loop_type(lease, known, database, bus, hinter, loop_settings, metrics)
 
         name = f"{worker.hostname}-{os.getpid()}"
         leases = self._leases = owned = Leases(database, name, int(settings.lease_s * 1e6), make_loop, self._consume)

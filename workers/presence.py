@@ -1,4 +1,8 @@
-"""Says every two seconds, in the database, that this worker lives; and tells its metrics."""
+"""Says every two seconds, in the database, that this worker lives; tells its metrics; ends it with its beat.
+
+Celery starts the embedded beat once and never looks after it. Without it nothing is swept, and a price
+job whose time comes is never found; who started this worker starts both again.
+"""
 
 import os
 import threading
@@ -6,6 +10,8 @@ from typing import Any, ClassVar
 
 import structlog
 from celery import bootsteps
+from celery.platforms import EX_FAILURE
+from celery.worker import state
 
 from models.domain.errors import CrossfillError
 from models.metrics import Families, Listener, new_registry
@@ -28,6 +34,7 @@ class Presence(bootsteps.StartStopStep):
     requires: ClassVar[tuple[str, ...]] = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **_: Any) -> None:  # noqa: ANN401 -- celery's objects carry no types
+        self._worker = worker
         self._stopping = threading.Event()
         self._name = f"{worker.hostname}-{os.getpid()}"
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -60,6 +67,10 @@ class Presence(bootsteps.StartStopStep):
                 log.warning("the database does not answer", error=str(error))
             if self._stopping.wait(BEAT_S):
                 break
+            schedule = getattr(self._worker, "beat", None)  # a process, started beside this thread
+            if schedule is not None and schedule.pid is not None and not schedule.is_alive() and not state.should_stop:
+                log.error("beat has died: this worker ends, to be started again")
+                state.should_stop = EX_FAILURE
         try:
             leave(database, self._name)
         except CrossfillError as error:

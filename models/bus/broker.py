@@ -23,6 +23,7 @@ def celery_options(broker_url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_
         "broker_connection_max_retries": None,
         "broker_transport_options": {
             "visibility_timeout": 60,
+            "unacked_restore_throttle": 1,  # what a killed worker held is given back after 70 s; else it is 160
             "socket_timeout": socket_timeout_s,
             "socket_connect_timeout": min(socket_timeout_s, 3),
             "socket_keepalive": True,

@@ -7,7 +7,7 @@ before 3.51.3 can corrupt a WAL database when a checkpoint meets a commit (sqlit
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -44,7 +44,7 @@ class Database:
         self._lock = FileLock(f"{engine.url.database}.lock", timeout_s=LOCK_TIMEOUT_S) if self.is_sqlite else None
 
     @classmethod
-    def open(cls, url: str, *, pool_size: int = 5) -> "Database":
+    def open(cls, url: str, *, pool_size: int = 5) -> Self:
         """Return a database of this URL; nothing is connected before the first transaction."""
         sqlite = make_url(url).get_backend_name() == "sqlite"
         # A database that was made with SQL_ASCII would answer in bytes.

@@ -1,0 +1,1 @@
+"""Kills exactly there: one test for each row of DESIGN.md's table "What survives what"."""
