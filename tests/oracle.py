@@ -50,8 +50,7 @@ class Side:
             for level in hidden[HIDDEN_MAX:]:
                 del self.taken[level]
 
-    def left(self, now: int) -> Decimal:
-        self.forget(now)
+    def left(self) -> Decimal:
         return max(Decimal(0), self.shown - self.taken.get(self.best, Decimal(0))) if self.best else Decimal(0)
 
 
@@ -131,7 +130,7 @@ class Oracle:
             allowed = order["venues"] is None or venue in order["venues"]
             crosses = not side.better(order["price"], side.best)
             believed = venue in self.fed and venue not in self.off and (venue, product) in self.quotes
-            if allowed and crosses and believed and side.left(self.now):
+            if allowed and crosses and believed and side.left():
                 found.append((venue, product, side))
         # Equal prices: the venue first in the alphabet.
         return sorted(found, key=lambda each: (-each[2].best if each[2].sell else each[2].best, each[0]))  # type: ignore[operator] # best is set
@@ -140,7 +139,7 @@ class Oracle:
         while order["left"] and (offers := self.offers(order)):
             venue, product, side = offers[0]
             assert side.best is not None
-            size = min(order["left"], side.left(self.now))
+            size = min(order["left"], side.left())
             before = side.taken.get(side.best, Decimal(0))
             order["found"].append((side.shown, before))
             side.taken[side.best] = before + size
@@ -179,7 +178,7 @@ class Oracle:
             self.end(order, "expired", "deadline")
         elif seq in cancels:
             self.end(order, "cancelled", "cancelled")
-        elif tif == "FOK" and sum(each[2].left(self.now) for each in self.offers(order)) < order["left"]:
+        elif tif == "FOK" and sum(each[2].left() for each in self.offers(order)) < order["left"]:
             self.end(order, "expired", "fok")
         else:
             self.fill(order)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from unittest.mock import patch
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from models.domain.book import Book
 from models.domain.instruments import Instrument, Instruments, Product
@@ -51,13 +51,13 @@ LISTED = {
 }
 
 # Few prices and sizes, so that orders and quotes meet; some finer than the steps.
-venues = st.sampled_from(["binance", "binance", "coinbase", "kraken"])
-symbols = st.sampled_from(["LTC-BTC", "LTC-BTC", "LTC-BTC", "ETH-BTC"])
+venues = st.sampled_from(["binance"] * 4 + ["coinbase", "kraken"])
+symbols = st.sampled_from(["LTC-BTC"] * 5 + ["ETH-BTC"])
 prices = st.sampled_from([10 * TICK, 11 * TICK, 12 * TICK, 13 * TICK])
-offsets = st.sampled_from([Decimal(0), Decimal(0), Decimal(0), TICK / 4, -TICK / 4])
-sizes = st.sampled_from([LOT * number for number in (1, 2, 3, 5, 7)])
+offsets = st.sampled_from([Decimal(0)] * 5 + [TICK / 4, -TICK / 4])
+sizes = st.sampled_from([LOT * number for number in (1, 2, 3, 7, 40)])
 shown = st.sampled_from([LOT * Decimal(number) for number in ("0", "1", "2", "3", "3.6", "5", "8")])
-pauses = st.sampled_from([1, SECOND // 2, SECOND - 1, SECOND, SILENCE - 1, SILENCE])
+pauses = st.sampled_from([1, SECOND // 2, SECOND // 2, SECOND - 1, SECOND, SECOND, SECOND, SILENCE - 1, SILENCE])
 Key = tuple[str, str, str, Decimal]  # venue, product, side, price
 
 
@@ -103,6 +103,14 @@ class BookMachine(RuleBasedStateMachine):
             allowed = _allowed(self.given)
             assert {key: size for key, size in self.sold.items() if size > allowed[key]} == {}
 
+    @initialize(venue=venues, hungry=st.sampled_from([None, LOT, 40 * LOT, 40 * LOT]))
+    def start(self, venue: str, hungry: Decimal | None) -> None:
+        """A market to begin with, and orders that take whatever comes."""
+        self.quote(venue, "LTC-BTC", (11 * TICK, 0, 5 * LOT), (12 * TICK, 0, 5 * LOT), "live", go=True)
+        if hungry is not None:
+            self.place("LTC-BTC", Side.SELL, 10 * TICK, hungry, TimeInForce.GTC, None, 1)
+            self.place("LTC-BTC", Side.BUY, 13 * TICK, hungry, TimeInForce.GTC, None, 1)
+
     # What comes
 
     @rule(
@@ -132,6 +140,31 @@ class BookMachine(RuleBasedStateMachine):
         sent.append(made)
         self.take(made, go=go)
 
+    @rule(
+        venue=venues,
+        symbol=symbols,
+        ticks=st.sampled_from([0, 0, 0, 1, -1]),
+        dips=st.tuples(shown, shown),
+        pause=pauses,
+        sizes=st.one_of(st.none(), st.tuples(shown, shown)),
+    )
+    def something_else_for_a_while(
+        self, venue: str, symbol: str, ticks: int, dips: Any, pause: int, sizes: Any
+    ) -> None:
+        """A product shows other sizes or prices, and then what it showed before, or that in other sizes."""
+        sent = self.sent[venue, self.tokens[venue]]
+        last = [each for each in sent if each.product_id == PRODUCTS[venue].get(symbol) and each.live]
+        if not last or last[-1].bid_price is None or last[-1].ask_price is None:
+            return
+        bid, ask = last[-1].bid_price, last[-1].ask_price
+        before = (last[-1].bid_size, last[-1].ask_size)
+        for wait, move, (bid_size, ask_size) in ((0, ticks * TICK, dips), (pause, 0, sizes or before)):
+            self.now += wait
+            self.items.append(Mark(venue, self.tokens[venue], self.now))
+            made = (bid + move, bid_size, ask + move, ask_size, True, None, self.now)
+            sent.append(Quote(venue, last[-1].product_id, self.tokens[venue], len(sent) + 1, *made))
+            self.take(sent[-1], go=True)
+
     @rule(venue=venues, back=st.integers(1, 4), older=st.integers(0, 2))
     def quote_that_comes_again(self, venue: str, back: int, older: int) -> None:
         sent = self.sent[venue, self.tokens[venue] - older]
@@ -148,7 +181,7 @@ class BookMachine(RuleBasedStateMachine):
     def mark(self, venue: str, older: int, go: bool) -> None:
         self.take(Mark(venue, max(1, self.tokens[venue] - older), self.now), go=go)
 
-    @rule(venue=venues, marked=st.booleans())
+    @rule(venue=venues, marked=st.sampled_from([True, True, True, False]))
     def reconnect(self, venue: str, marked: bool) -> None:
         self.tokens[venue] += 1
         if marked:
@@ -170,9 +203,9 @@ class BookMachine(RuleBasedStateMachine):
             self.step(500)
 
     @rule(
-        symbol=st.one_of(symbols, symbols, symbols, st.just("DOGE-BTC")),
+        symbol=st.sampled_from(["LTC-BTC"] * 15 + ["ETH-BTC"] * 3 + ["DOGE-BTC"]),
         side=st.sampled_from(list(Side)),
-        limit=st.builds(add, prices, st.sampled_from([Decimal(0)] * 15 + [TICK / 2])),
+        limit=st.builds(add, prices, st.sampled_from([Decimal(0)] * 30 + [TICK / 2])),
         size=sizes,
         word=st.sampled_from([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTD, TimeInForce.IOC, TimeInForce.FOK]),
         allowed=st.sampled_from([None, None, None, {"binance"}, {"coinbase", "kraken"}, {"kraken", "nowhere"}]),
@@ -204,6 +237,8 @@ class BookMachine(RuleBasedStateMachine):
         )
         self.rows[made.seq] = made
         self.orders.append(made)
+        if self.seq % 4:
+            self.step(500)
 
     @rule(which=st.integers(0, 9), go=st.booleans())
     def cancel(self, which: int, go: bool) -> None:
@@ -213,11 +248,13 @@ class BookMachine(RuleBasedStateMachine):
         if go:
             self.step(500)
 
-    @rule(us=pauses)
-    def time(self, us: int) -> None:
+    @rule(us=pauses, silent=st.sampled_from([False] * 5 + [True]))
+    def time(self, us: int, silent: bool) -> None:
         self.now += us
+        if not silent:
+            self.items += [Mark(venue, token, self.now) for venue, token in self.tokens.items()]
 
-    @rule(venue=venues, enabled=st.booleans(), go=st.booleans())
+    @rule(venue=venues, enabled=st.sampled_from([True, True, True, False]), go=st.booleans())
     def switch(self, venue: str, enabled: bool, go: bool) -> None:
         self.enabled[venue] = enabled
         self.switches.append(VenueSwitch(venue, enabled))
