@@ -1,7 +1,8 @@
 """What each order must have got: slow, plain, and without a line of the book's own code.
 
 It walks the journal of a loop step by step and keeps, for each venue product and side, the best price
-shown, its size, and what was taken from each price. All numbers are Decimals as the texts gave them.
+shown, its size, and what was taken from each price. All numbers are Decimals as the texts gave them,
+rounded to steps only where an oracle is told of them.
 """
 
 from collections import defaultdict
@@ -51,16 +52,22 @@ class Side:
             for level in hidden[HIDDEN_MAX:]:
                 del self.taken[level]
 
-    def left(self, now: int) -> Decimal:
-        self.forget(now)
+    def left(self) -> Decimal:
         return max(Decimal(0), self.shown - self.taken.get(self.best, Decimal(0))) if self.best else Decimal(0)
 
 
 class Oracle:
-    """The state of one shard."""
+    """The state of one shard.
 
-    def __init__(self, silence_us: int) -> None:
+    `listed` has the tick, the lot and the venues of each symbol that there is; without it every symbol
+    is listed everywhere and nothing is rounded.
+    """
+
+    def __init__(
+        self, silence_us: int, listed: dict[str, tuple[Decimal, Decimal, frozenset[str]]] | None = None
+    ) -> None:
         self.silence_us = silence_us
+        self.listed = listed
         self.now = 0
         self.sides: dict[tuple[str, str, str], Side] = {}  # venue, product, side
         self.shown: dict[tuple[str, str], list[tuple[str, str, Side]]] = defaultdict(list)  # by symbol and side
@@ -95,6 +102,8 @@ class Oracle:
                 self.fed.add(venue)
         elif self.admit(venue, item[3]):
             _, _, product, token, number, bid, bid_size, ask, ask_size, live, *_ = item
+            if self.gone(symbol_of(product), [venue]):
+                return
             seen = self.seen.get((venue, product))
             if seen is not None and seen[0] == token and number <= seen[1]:
                 return
@@ -104,9 +113,19 @@ class Oracle:
                 if side is None:
                     side = self.sides[venue, product, name] = Side(name == "sell")
                     self.shown[symbol_of(product), name].append((venue, product, side))
-                known = live and price is not None and size is not None
-                side.show(self.now, Decimal(price) if known else None, Decimal(size) if known else Decimal(0))
+                if live and price is not None and size is not None:
+                    side.show(self.now, *self.rounded(product, name, Decimal(price), Decimal(size)))
+                else:
+                    side.show(self.now, None, Decimal(0))
         self.match()
+
+    def rounded(self, product: str, side: str, price: Decimal, size: Decimal) -> tuple[Decimal, Decimal]:
+        """Round what is finer than the steps so that less is sold: a bid and sizes down, an ask up."""
+        if self.listed is None:
+            return price, size
+        tick, lot, _ = self.listed[symbol_of(product)]
+        floor = price // tick * tick
+        return floor if side == "sell" or floor == price else floor + tick, size // lot * lot
 
     def offers(self, order: dict[str, Any]) -> list[tuple[str, str, Side]]:
         """Return who has something within the limit, the best price first."""
@@ -117,7 +136,7 @@ class Oracle:
             allowed = order["venues"] is None or venue in order["venues"]
             crosses = not side.better(order["price"], side.best)
             believed = venue in self.fed and venue not in self.off and (venue, product) in self.quotes
-            if allowed and crosses and believed and side.left(self.now):
+            if allowed and crosses and believed and side.left():
                 found.append((venue, product, side))
         # Equal prices: the venue first in the alphabet.
         return sorted(found, key=lambda each: (-each[2].best if each[2].sell else each[2].best, each[0]))  # type: ignore[operator] # best is set
@@ -126,8 +145,10 @@ class Oracle:
         while order["left"] and (offers := self.offers(order)):
             venue, product, side = offers[0]
             assert side.best is not None
-            size = min(order["left"], side.left(self.now))
-            side.taken[side.best] = side.taken.get(side.best, Decimal(0)) + size
+            size = min(order["left"], side.left())
+            before = side.taken.get(side.best, Decimal(0))
+            order["found"].append((side.shown, before))
+            side.taken[side.best] = before + size
             order["left"] -= size
             order["splits"].append((venue, product, side.best, size, *self.quotes[venue, product]))
         if not order["left"]:
@@ -147,16 +168,23 @@ class Oracle:
                 self.fill(order)
 
     def place(self, row: list[Any], cancels: list[int]) -> None:
-        seq, order_id, symbol, side, price, size, tif, venues, deadline, _, filled = row
+        seq, order_id, symbol, side, price, size, tif, venues, deadline, state, filled = row
+        if any(each["seq"] == seq for each in self.open):
+            return
         order = {"seq": seq, "symbol": symbol, "side": side, "price": Decimal(price), "venues": venues}
         order |= {"left": Decimal(size) - Decimal(filled), "deadline": deadline, "splits": [], "reason": None}
+        order["found"] = []  # for each split what its level showed, and what had been taken from it
         self.orders[order_id] = order
         order["state"] = "working"
-        if deadline is not None and deadline <= self.now:
+        if self.gone(symbol, venues):
+            self.end(order, "rejected" if state == "queued" else "expired", "instrument_gone")
+        elif self.too_fine(symbol, order["price"], order["left"]):
+            self.end(order, "rejected", "step_failed")
+        elif deadline is not None and deadline <= self.now:
             self.end(order, "expired", "deadline")
         elif seq in cancels:
             self.end(order, "cancelled", "cancelled")
-        elif tif == "FOK" and sum(each[2].left(self.now) for each in self.offers(order)) < order["left"]:
+        elif tif == "FOK" and sum(each[2].left() for each in self.offers(order)) < order["left"]:
             self.end(order, "expired", "fok")
         else:
             self.fill(order)
@@ -164,6 +192,18 @@ class Oracle:
                 self.end(order, "expired", tif.lower())
             elif order["left"]:
                 self.open.append(order)
+
+    def gone(self, symbol: str, venues: list[str] | None) -> bool:
+        if self.listed is None:
+            return False
+        _, _, listing = self.listed.get(symbol, (0, 0, frozenset()))
+        return not any(venues is None or venue in venues for venue in listing)
+
+    def too_fine(self, symbol: str, price: Decimal, size: Decimal) -> bool:
+        if self.listed is None:
+            return False
+        tick, lot, _ = self.listed[symbol]
+        return bool(price % tick or size % lot)
 
     def step(self, entry: dict[str, Any]) -> None:
         self.now = max(self.now, entry["now"])

@@ -59,12 +59,10 @@ class Ledger:
         self.best, self.shown = None, 0
         self._short_since.clear()
 
-    def available(self, now_us: int) -> int:
-        """Return how much of the best level can be sold now."""
+    def available(self, now_us: int) -> int:  # noqa: ARG002 -- another rule may ask for it
+        """Return how much of the best level can be sold now. Looking changes nothing: only quotes are judged."""
         if self.best is None:
             return 0
-        if self._short_since:
-            self._forget(now_us)
         taken: int = self.taken.get(self.best, 0)
         return max(0, self.shown - taken)
 

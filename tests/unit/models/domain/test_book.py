@@ -99,6 +99,19 @@ def test_a_flicker_is_not_sold_again(book: Book) -> None:
     assert sizes(book.step(T0 + 2 * SECOND, items=[mark(), quote(5, "0.0009", "5")])) == [(1, "working", ["4"])]
 
 
+def test_looking_at_a_level_changes_nothing() -> None:
+    """Only quotes of a product judge what is forgotten of it, and not whether somebody happened to look."""
+    sold = []
+    for fok in ([], [order(2, "9", time_in_force=TimeInForce.FOK)]):
+        book = Book(PAIRS)
+        book.step(T0, items=[mark(), quote(1, "0.0009", "5")], orders=[order(1, "20")])
+        book.step(T0 + 1, items=[quote(2, "0.0009", "1")])
+        book.step(T0 + 2 * SECOND, items=[mark()], orders=fok)
+        later = [mark(token=2), quote(1, "0.0009", "5", token=2)]
+        sold.append(sizes(book.step(T0 + 2 * SECOND + 1, items=later)))
+    assert sold == [[], []]
+
+
 def test_a_better_price_in_front_hides_a_level_and_forgets_nothing(book: Book) -> None:
     """When the better price goes, what was taken behind it is still taken."""
     book.step(T0, items=[quote(1, "0.0009", "5")], orders=[order(1, "20")])

@@ -1,0 +1,94 @@
+"""The state machine finds faults: each of these lines of the book or its ledger, made wrong, is found.
+
+`make test` tries some of them; all, in a minute or two:
+`CROSSFILL_TEST_EXAMPLES=600 make test ARGS=tests/integration/models/domain/test_book_mutations.py`.
+"""
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from models.domain import book, ledger
+from tests.unit.models.domain.book_machine import BookMachine
+
+# No shrinking: it need not be explained, and the same examples every time.
+SETTINGS = settings(
+    max_examples=600,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+)
+
+MUTATIONS = [
+    (ledger, "MEMORY_US = 1_000_000", "MEMORY_US = 500_000"),
+    (ledger, "now_us - since >= MEMORY_US", "now_us - since > MEMORY_US"),
+    (ledger, "if shown >= taken:", "if shown > taken:"),
+    (ledger, "max(0, self.shown - taken)", "self.shown"),
+    (ledger, "(level - price) * self.sign < 0", "(level - price) * self.sign <= 0"),
+    (ledger, "self._short_since.get(level, (now_us, 0))", "(now_us, 0)"),
+    (ledger, "if shown:", "if not shown:"),
+    (ledger, "        self._short_since.clear()\n", ""),
+    (ledger, "bounds = (price, None) if self.sign > 0", "bounds = (price, None) if self.sign < 0"),
+    (book, "return token == venue.token", "return True"),
+    (book, "quote.number <= product.number", "quote.number < product.number"),
+    (book, "product.token == quote.token and quote.number", "quote.number"),
+    (book, "venue.marked_us >= self._silence_us", "venue.marked_us > self._silence_us"),
+    (book, "self._deadlines[0][0] <= self._now_us", "self._deadlines[0][0] < self._now_us"),
+    (book, "order.deadline_us <= self._now_us", "order.deadline_us < self._now_us"),
+    (book, "else ROUND_CEILING", "else ROUND_FLOOR"),
+    (book, "to_integral_value(ROUND_FLOOR))\n\n", "to_integral_value(ROUND_CEILING))\n\n"),
+    (book, "key=lambda each: each.venue)", "key=lambda each: each.venue, reverse=True)"),
+    (book, "(price - (best_price or 0)) * sign > 0", "(price - (best_price or 0)) * sign < 0"),
+    (book, "-limit, order.seq)", "-limit, -order.seq)"),
+    (book, "self._fillable(symbol, resting, venues) < left", "self._fillable(symbol, resting, venues) <= left"),
+    (book, "elif cancelled:", "elif False:"),
+    (book, "if product is not None and level.taken:", "if product is None:"),
+    (book, "order.size - order.filled_size)", "order.size)"),
+    (book, "self.quote is None or not self.venue.enabled or", "self.quote is None or"),
+    (book, "if not quote.live or price is None", "if price is None"),
+    (book, "first is not None and first.key < resting.key", "first is not None and first.key > resting.key"),
+]
+
+
+TRIED = MUTATIONS if "CROSSFILL_TEST_EXAMPLES" in os.environ else MUTATIONS[::6]
+
+
+def _mutant(module: ModuleType, right: str, wrong: str) -> ModuleType:
+    """Return the module with one line made wrong."""
+    assert module.__file__ is not None
+    with open(module.__file__, encoding="utf-8") as file:  # noqa: PTH123 -- a path from the interpreter
+        source = file.read()
+    assert source.count(right) == 1, "the line has changed: so must the mutation"
+    made = ModuleType("mutant")
+    sys.modules[made.__name__] = made  # dataclasses look their module up
+    exec(compile(source.replace(right, wrong), "mutant", "exec"), made.__dict__)
+    return made
+
+
+def _run(parts: dict[str, Any]) -> None:
+    run_state_machine_as_test(type("Mutant", (BookMachine,), parts), settings=SETTINGS)
+
+
+def test_the_right_lines_pass() -> None:
+    """The very examples that find the faults find none in the book as it is."""
+    _run({})
+
+
+@pytest.mark.parametrize(("module", "right", "wrong"), TRIED, ids=[wrong.strip() for _, _, wrong in TRIED])
+def test_a_wrong_line_is_found(module: ModuleType, right: str, wrong: str) -> None:
+    """The oracle disagrees with the mutant sooner or later."""
+    mutant: Any = _mutant(module, right, wrong)
+    try:
+        with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever breaks first
+            _run({"make_book": mutant.Book} if module is book else {"make_ledger": mutant.Ledger})
+    finally:
+        del sys.modules["mutant"]

@@ -1,0 +1,1 @@
+"""The whole protocol, at random, by seed, in one thread with simulated time."""
