@@ -107,7 +107,7 @@ def test_looking_at_a_level_changes_nothing() -> None:
         book.step(T0, items=[mark(), quote(1, "0.0009", "5")], orders=[order(1, "20")])
         book.step(T0 + 1, items=[quote(2, "0.0009", "1")])
         book.step(T0 + 2 * SECOND, items=[mark()], orders=fok)
-        later = [mark(token=2), quote(1, "0.0009", "5", token=2)]
+        later: list[BusItem] = [mark(token=2), quote(1, "0.0009", "5", token=2)]
         sold.append(sizes(book.step(T0 + 2 * SECOND + 1, items=later)))
     assert sold == [[], []]
 
