@@ -52,6 +52,10 @@ class Side:
             for level in hidden[HIDDEN_MAX:]:
                 del self.taken[level]
 
+    def blind(self) -> None:
+        self.best, self.shown = None, Decimal(0)
+        self.short.clear()
+
     def left(self) -> Decimal:
         return max(Decimal(0), self.shown - self.taken.get(self.best, Decimal(0))) if self.best else Decimal(0)
 
@@ -85,8 +89,7 @@ class Oracle:
         for (name, product, _), side in self.sides.items():
             if name == venue:
                 self.quotes.pop((name, product), None)
-                side.best, side.shown = None, Decimal(0)
-                side.short.clear()
+                side.blind()
 
     def admit(self, venue: str, token: int) -> bool:
         if token > self.tokens.get(venue, 0):
@@ -113,7 +116,9 @@ class Oracle:
                 if side is None:
                     side = self.sides[venue, product, name] = Side(name == "sell")
                     self.shown[symbol_of(product), name].append((venue, product, side))
-                if live and price is not None and size is not None:
+                if not live:
+                    side.blind()
+                elif price is not None and size is not None:
                     side.show(self.now, *self.rounded(product, name, Decimal(price), Decimal(size)))
                 else:
                     side.show(self.now, None, Decimal(0))

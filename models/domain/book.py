@@ -238,7 +238,10 @@ class Book:
             (Side.BUY, quote.ask_price, quote.ask_size),
         ):
             ledger = product.ledgers[side]
-            if not quote.live or price is None or size is None:
+            if not quote.live:
+                ledger.blind()  # it says nothing of what is shown, and the doubt goes against selling
+                continue
+            if price is None or size is None:
                 ledger.show(now_us, None, 0)
                 continue
             scaled = _scaled_quote(side, price, instrument.tick)

@@ -54,7 +54,7 @@ MUTATIONS = [
     (book, "if product is not None and level.taken:", "if product is None:"),
     (book, "order.size - order.filled_size)", "order.size)"),
     (book, "self.quote is None or not self.venue.enabled or", "self.quote is None or"),
-    (book, "if not quote.live or price is None", "if price is None"),
+    (book, "if not quote.live:", "if False:"),
     (book, "first is not None and first.key < resting.key", "first is not None and first.key > resting.key"),
 ]
 

@@ -415,10 +415,13 @@ def _allowed(quotes: list[Quote]) -> dict[Key, Decimal]:
             ("sell", quote.bid_price, quote.bid_size),
             ("buy", quote.ask_price, quote.ask_size),
         ):
-            if raw is None or raw_size is None or not quote.live:
+            place = (quote.venue, quote.product_id, side)
+            if not quote.live:
+                continue
+            if raw is None or raw_size is None:
+                showing[place].clear()
                 continue
             price, size = rounding.rounded(quote.product_id, side, raw, raw_size)
-            place = (quote.venue, quote.product_id, side)
             levels = showing[place]
             for better in [p for p in levels if (p > price if side == "sell" else p < price)]:
                 del levels[better]

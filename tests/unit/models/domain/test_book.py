@@ -226,6 +226,14 @@ def test_a_quote_that_is_not_live_fills_nothing(book: Book) -> None:
     assert book.waiting_reason(1) is Reason.NOT_LIVE
 
 
+def test_a_quote_that_is_not_live_forgets_nothing(book: Book) -> None:
+    """It says nothing of what the level shows: not, that it shows nothing. Coinbase has one after each connection."""
+    book.step(T0, items=[quote(1, "0.0009", "5")], orders=[order(1, "20")])
+    book.step(T0, items=[mark(token=2), quote(1, "0.0009", "5", token=2, live=False)])
+    later = [mark(token=2), quote(2, "0.0009", "6", token=2)]
+    assert sizes(book.step(T0 + 2 * SECOND, items=later)) == [(1, "working", ["1"])]
+
+
 def test_an_order_that_cannot_be_placed_is_rejected_alone(book: Book) -> None:
     """A price finer than the instrument's step raises in the step; the others do not notice."""
     result = book.step(T0, items=[quote(1, "0.0009", "9")], orders=[order(1, "1", "0.00000001"), order(2, "1")])
