@@ -90,6 +90,7 @@ class KillingLoop(FulfilmentLoop):
             self._stopped = True
             with self._database.busy:  # whoever stands still with SQLite's lock in its hand cannot be overtaken
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(1)  # another thread may be the one that takes the signal, a little later
         self._database.armed = bool(result.outcomes)
         super()._commit(result)
         self._database.armed = False
