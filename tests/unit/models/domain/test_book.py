@@ -108,7 +108,7 @@ def test_looking_at_a_level_changes_nothing() -> None:
         book.step(T0, items=[mark(), quote(1, "0.0009", "5")], orders=[order(1, "20")])
         book.step(T0 + 1, items=[quote(2, "0.0009", "1")])
         book.step(T0 + 2 * SECOND, items=[mark()], orders=fok)
-        later = [mark(token=2), quote(1, "0.0009", "5", token=2)]
+        later: list[BusItem] = [mark(token=2), quote(1, "0.0009", "5", token=2)]
         sold.append(sizes(book.step(T0 + 2 * SECOND + 1, items=later)))
     assert sold == [[], []]
 
@@ -231,7 +231,7 @@ def test_a_quote_that_is_not_live_forgets_nothing(book: Book) -> None:
     """It says nothing of what the level shows: not, that it shows nothing. Coinbase has one after each connection."""
     book.step(T0, items=[quote(1, "0.0009", "5")], orders=[order(1, "20")])
     book.step(T0, items=[mark(token=2), quote(1, "0.0009", "5", token=2, live=False)])
-    later = [mark(token=2), quote(2, "0.0009", "6", token=2)]
+    later: list[BusItem] = [mark(token=2), quote(2, "0.0009", "6", token=2)]
     assert sizes(book.step(T0 + 2 * SECOND, items=later)) == [(1, "working", ["1"])]
 
 
