@@ -177,6 +177,37 @@ class BookMachine(RuleBasedStateMachine):
         if sent:
             sent.append(replace_number(sent[-min(back, len(sent))], len(sent) + 1))
 
+    @rule(venue=venues, sizes=st.tuples(shown, shown))
+    def overlap(self, venue: str, sizes: Any) -> None:
+        """A new connection takes over, and the old one goes on."""
+        before = self.sent[venue, self.tokens[venue]]
+        if not before:
+            return
+        self.reconnect(venue, marked=True)
+        last, after = before[-1], self.sent[venue, self.tokens[venue]]
+        rest = (last.bid_price, last.bid_size, last.ask_price, last.ask_size, last.live, None, self.now)
+        after.append(Quote(venue, last.product_id, self.tokens[venue], 1, *rest))
+        self.take(after[-1], go=True)
+        other = (last.bid_price, sizes[0], last.ask_price, sizes[1], True, None, self.now)
+        before.append(Quote(venue, last.product_id, last.token, len(before) + 1, *other))
+        self.take(before[-1], go=True)
+
+    @rule(
+        bids=st.tuples(prices, prices, prices),
+        asks=st.tuples(prices, prices, prices),
+        sizes=st.tuples(shown, shown),
+        side=st.sampled_from(list(Side)),
+        word=st.sampled_from([TimeInForce.IOC, TimeInForce.FOK]),
+    )
+    def all_over(self, bids: Any, asks: Any, sizes: Any, side: Side, word: TimeInForce) -> None:
+        """All venues show the same sizes, and somebody takes two thirds of that, or exactly all or nothing."""
+        for venue, bid, ask in zip(PRODUCTS, bids, asks, strict=True):
+            self.quote(venue, "LTC-BTC", (bid, 0, sizes[0]), (ask, 0, sizes[1]), "live", go=False)
+        self.step(500)
+        price, size = (min(bids), sizes[0]) if side is Side.SELL else (max(asks), sizes[1])
+        count = 3 if word is TimeInForce.FOK else 2
+        self.place("LTC-BTC", side, price, count * (size // LOT * LOT) or LOT, word, None, 1)
+
     @rule(venue=venues, older=st.sampled_from([0, 0, 0, 1]), go=st.booleans())
     def mark(self, venue: str, older: int, go: bool) -> None:
         self.take(Mark(venue, max(1, self.tokens[venue] - older), self.now), go=go)
@@ -209,7 +240,7 @@ class BookMachine(RuleBasedStateMachine):
         size=sizes,
         word=st.sampled_from([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.GTD, TimeInForce.IOC, TimeInForce.FOK]),
         allowed=st.sampled_from([None, None, None, {"binance"}, {"coinbase", "kraken"}, {"kraken", "nowhere"}]),
-        ends=pauses,
+        ends=st.one_of(st.just(0), pauses),
     )
     def place(
         self,
@@ -259,6 +290,13 @@ class BookMachine(RuleBasedStateMachine):
         self.enabled[venue] = enabled
         self.switches.append(VenueSwitch(venue, enabled))
         if go:
+            self.step(500)
+
+    @rule(early=st.sampled_from([0, 0, 1]))
+    def to_the_deadline(self, early: int) -> None:
+        deadline = None if self.more else self.book.next_deadline_us
+        if deadline is not None:
+            self.now = max(self.now, deadline - early)
             self.step(500)
 
     @rule(bound=st.sampled_from([1, 2, 500]))

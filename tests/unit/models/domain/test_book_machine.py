@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.unit.models.domain.book_machine import BookMachine
 
-EXAMPLES = int(os.environ.get("CROSSFILL_TEST_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("CROSSFILL_TEST_EXAMPLES", "60"))
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
