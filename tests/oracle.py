@@ -112,10 +112,7 @@ class Oracle:
                 return
             self.seen[venue, product] = self.quotes[venue, product] = (token, number)
             for name, price, size in (("sell", bid, bid_size), ("buy", ask, ask_size)):
-                side = self.sides.get((venue, product, name))
-                if side is None:
-                    side = self.sides[venue, product, name] = Side(name == "sell")
-                    self.shown[symbol_of(product), name].append((venue, product, side))
+                side = self.side(venue, product, name)
                 if not live:
                     side.blind()
                 elif price is not None and size is not None:
@@ -123,6 +120,14 @@ class Oracle:
                 else:
                     side.show(self.now, None, Decimal(0))
         self.match()
+
+    def side(self, venue: str, product: str, name: str) -> Side:
+        """Return a side of a product, made where there is none yet."""
+        side = self.sides.get((venue, product, name))
+        if side is None:
+            side = self.sides[venue, product, name] = Side(name == "sell")
+            self.shown[symbol_of(product), name].append((venue, product, side))
+        return side
 
     def rounded(self, product: str, side: str, price: Decimal, size: Decimal) -> tuple[Decimal, Decimal]:
         """Round what is finer than the steps so that less is sold: a bid and sizes down, an ask up."""

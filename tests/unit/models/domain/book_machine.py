@@ -332,7 +332,7 @@ class BookMachine(RuleBasedStateMachine):
         self.right = oracle.Oracle(SILENCE, LISTED)
         self.right.off = set(off)
         for (venue, product, side, price), size in self.levels.items():
-            made = self.right.sides.setdefault((venue, product, side), oracle.Side(side == "sell"))
+            made = self.right.side(venue, product, side)
             made.taken[price] = size
         self.seen: dict[str, tuple[str, int]] = {}
         self.results: list[StepResult] = []
