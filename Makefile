@@ -24,8 +24,14 @@ run: $(running) ## run everything on this machine, against a simulated market
 live: market := --live
 live: $(running) ## the same against the real exchanges; orders stay on paper
 
+# Those that load the machine themselves run alone, after the others; with ARGS all run in one go.
 test: $(stamp) ## run the tests
-	@$(bin)/python -m pytest -p no:valkey tests $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(bin)/python -m pytest -n 2 --dist loadfile tests --ignore tests/e2e --ignore tests/chaos
+	@$(bin)/python -m pytest tests/e2e tests/chaos
+else
+	@$(bin)/python -m pytest tests $(ARGS)
+endif
 
 check: $(stamp) ## lint, formatting, types, import contracts
 	@$(bin)/ruff check .
