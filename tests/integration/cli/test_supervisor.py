@@ -174,6 +174,7 @@ def test_the_next_supervisor_ends_what_a_killed_one_and_its_killed_reaper_left(r
     """Nothing of an earlier run is left, even when the reaper was killed too."""
     process = run.start({"second": PATIENT})
     run.says("THE SCREEN")
+    run.says("here")  # later it could tell nobody
     (pid,) = run.pids()
     process.send_signal(signal.SIGSTOP)  # it shall not see its reaper die and do something about it
     for child in psutil.Process(process.pid).children():
