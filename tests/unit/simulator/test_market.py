@@ -110,7 +110,7 @@ def test_a_trade_takes_what_the_level_showed() -> None:
 def test_pairs_agree_with_each_other() -> None:
     """LTC-BTC is LTC over BTC, on both venues, up to a spread and a tick."""
     market = Market(INSTRUMENTS, VENUES, 7, 0)
-    for tick in range(1, 2_000):
+    for tick in range(1, 600):
         market.tick(tick * TICK_US)
     mids = {}
     for key, listing in market.listings.items():
@@ -174,7 +174,7 @@ def _fill(seed: int, after_ticks: int) -> tuple[float, list[Split]]:
     raise AssertionError("not filled")
 
 
-@pytest.mark.parametrize("seed", [7, 1, 2, 3])
+@pytest.mark.parametrize("seed", [7, 1])
 @pytest.mark.parametrize("after_ticks", [40, 400])
 def test_the_order_of_the_readme_takes_a_while(seed: int, after_ticks: int) -> None:
     """1,000 LTC fill in 5 to 20 s of market time, over at least 5 splits and 2 venues, far above the limit."""

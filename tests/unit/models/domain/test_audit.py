@@ -19,7 +19,7 @@ from tests.unit.models.domain.audited import Stored, stored_of
 from tests.unit.models.domain.test_book import SECOND, T0, journal_of, mark, moves, order, quote
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(moves, min_size=5, max_size=60), st.integers(3, 60))
 def test_whatever_the_book_does_verifies(script: list[tuple[Any, ...]], restart_every: int) -> None:
     """Orders, splits, levels and chain of any run hold, also where the book was dropped and made anew."""

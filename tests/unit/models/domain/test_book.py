@@ -339,7 +339,7 @@ def run(journal: list[dict[str, Any]], ledger: Any = Ledger) -> dict[str, dict[s
     return got
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(moves, min_size=5, max_size=40))
 def test_the_book_agrees_with_the_oracle(script: list[tuple[Any, ...]]) -> None:
     """Whatever comes in whichever order, both give every order the same splits and the same end."""
@@ -372,7 +372,7 @@ def oversold(journal: list[dict[str, Any]], got: dict[str, dict[str, Any]]) -> b
     return any(size > allowed[level] for level, size in sold.items())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(moves, min_size=5, max_size=40))
 def test_no_level_is_sold_beyond_what_it_showed(script: list[tuple[Any, ...]]) -> None:
     """On each level the sum sold is at most its first size and all its growth."""
