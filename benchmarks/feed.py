@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -84,11 +85,10 @@ class Blast:
             pass
 
 
-def measure(venue: str, redis_url: str, folder: Path) -> tuple[float, float, CollectorState]:
-    """Return messages a second, messages a second of CPU, and what the collector said at the end."""
-    first, rest = frames_of(venue, FRAMES, majors(venue))
-    blast = Blast([*map(framed, first)], [*map(framed, rest)])
-    url = f"sqlite:///{folder / f'{venue}.db'}"
+@contextmanager
+def collecting(folder: Path, redis_url: str, venue: str, port: int) -> Iterator[psutil.Process]:
+    """Run the real collector of a venue that is served at a port; it logs to `log` in the folder."""
+    url = f"sqlite:///{folder / 'crossfill.db'}"
     migrate(url)
     database = Database.open(url)
     fix_shards(database, 1)
@@ -97,27 +97,34 @@ def measure(venue: str, redis_url: str, folder: Path) -> tuple[float, float, Col
         **os.environ,
         "CROSSFILL_DATABASE_URL": url,
         "CROSSFILL_BROKER_URL": redis_url,
-        "CROSSFILL_VENUE_URLS": json.dumps({venue: f"ws://127.0.0.1:{blast.port}"}),
+        "CROSSFILL_VENUE_URLS": json.dumps({venue: f"ws://127.0.0.1:{port}"}),
     }
-    log = folder / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.collector", venue], cwd=ROOT, env=environment, stdout=file, stderr=file
-        )
+    command = [sys.executable, "-m", "workers.collector", venue]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def measure(venue: str, redis_url: str, folder: Path) -> tuple[float, float, CollectorState]:
+    """Return messages a second, messages a second of CPU, and what the collector said at the end."""
+    first, rest = frames_of(venue, FRAMES, majors(venue))
+    blast = Blast([*map(framed, first)], [*map(framed, rest)])
     bus = connect(redis_url)
     try:
-        watched = psutil.Process(process.pid)
-        before = _wait(bus, venue, len(first))
-        cpu, started = sum(watched.cpu_times()[:2]), time.monotonic()
-        blast.go.set()
-        state = _wait(bus, venue, before.messages + len(rest), blast)
-        took_s = time.monotonic() - started
-        used_s = sum(watched.cpu_times()[:2]) - cpu
+        with collecting(folder, redis_url, venue, blast.port) as watched:
+            before = _wait(bus, venue, len(first))
+            cpu, started = sum(watched.cpu_times()[:2]), time.monotonic()
+            blast.go.set()
+            state = _wait(bus, venue, before.messages + len(rest), blast)
+            took_s = time.monotonic() - started
+            used_s = sum(watched.cpu_times()[:2]) - cpu
     except TimeoutError as error:
-        raise TimeoutError(f"{error}; its collector said: {log.read_text()}") from error
+        raise TimeoutError(f"{error}; its collector said: {(folder / 'log').read_text()}") from error
     finally:
-        process.terminate()
-        process.wait(10)
         bus.close()
     return len(rest) / took_s, len(rest) / used_s, state
 

@@ -31,10 +31,10 @@ async def best(work: Callable[[], Awaitable[object]], count: int) -> float:
 async def cryptofeed(venue: str, kind: str, products: Mapping[str, str], frames: Sequence[Any]) -> tuple[float, int]:
     """Return microseconds a frame from the text (HTX: from gzip) to the callback, which does nothing."""
     from cryptofeed import exchanges  # noqa: PLC0415 -- each peer has an environment of its own
-    from cryptofeed.defines import L1_BOOK, TICKER, TRADES  # noqa: PLC0415
-    from cryptofeed.symbols import Symbols  # noqa: PLC0415
+    from cryptofeed.defines import L1_BOOK, TICKER, TRADES  # noqa: PLC0415 -- likewise
+    from cryptofeed.symbols import Symbols  # noqa: PLC0415 -- likewise
 
-    from tests.peers.python.read_cryptofeed import CLASSES  # noqa: PLC0415
+    from tests.peers.python.read_cryptofeed import CLASSES  # noqa: PLC0415 -- it imports cryptofeed
 
     made: list[Any] = []
 
@@ -70,9 +70,9 @@ async def cryptofeed(venue: str, kind: str, products: Mapping[str, str], frames:
 async def ccxt(venue: str, kind: str, products: Mapping[str, str], frames: Sequence[Any]) -> tuple[float, int]:
     """Return microseconds a frame from the socket's message (HTX: gzip) to what a waiting caller would get."""
     import ccxt.pro  # noqa: PLC0415 -- likewise
-    from aiohttp import WSMessage, WSMsgType  # noqa: PLC0415
+    from aiohttp import WSMessage, WSMsgType  # noqa: PLC0415 -- likewise
 
-    from tests.peers.python.read_ccxt import CLASSES, market  # noqa: PLC0415
+    from tests.peers.python.read_ccxt import CLASSES, market  # noqa: PLC0415 -- it imports ccxt
 
     exchange = getattr(ccxt.pro, CLASSES.get(venue, venue))()
     try:

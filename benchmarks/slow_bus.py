@@ -8,8 +8,6 @@ Each quote carries its number in its bid's size, so that it is known when the so
 """
 
 import asyncio
-import json
-import os
 import re
 import socket
 import subprocess
@@ -32,15 +30,13 @@ import psutil
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from benchmarks.feed import framed
+from benchmarks.feed import collecting, framed
 from benchmarks.frames import frames_of, majors
 from cli.valkey import free_port
 from models.bus.client import connect
 from models.bus.latest import CollectorState, read_collectors
 from models.bus.quotes import QuoteReader
 from models.domain.quotes import Quote
-from models.store.database import Database
-from models.store.schema import fix_shards, migrate
 from tests.services import ROOT, running_valkey
 from workers.fulfilment import READ_BLOCK_MS, READ_PAUSE_S
 
@@ -312,32 +308,12 @@ class Loop:
 def _collecting(folder: Path, redis_url: str, venue: Steady, bus: Any) -> Iterator[psutil.Process]:  # noqa: ANN401 -- a client of Redis
     """Run the real collector, from when it reads the venue."""
     folder.mkdir()
-    url = f"sqlite:///{folder / 'crossfill.db'}"
-    migrate(url)
-    database = Database.open(url)
-    fix_shards(database, 1)
-    database.close()
-    environment = {
-        **os.environ,
-        "CROSSFILL_DATABASE_URL": url,
-        "CROSSFILL_BROKER_URL": redis_url,
-        "CROSSFILL_VENUE_URLS": json.dumps({VENUE: f"ws://127.0.0.1:{venue.port}"}),
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.collector", VENUE], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-        try:
-            deadline = time.monotonic() + 30
-            while (state := read_collectors(bus).get(VENUE)) is None or state.messages < venue.first:
-                assert time.monotonic() < deadline, "the collector does not read the venue"
-                time.sleep(0.05)
-            yield psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait(30)
-    if os.environ.get("CROSSFILL_BENCH_LOG"):
-        print((folder / "log").read_text())
+    with collecting(folder, redis_url, VENUE, venue.port) as process:
+        deadline = time.monotonic() + 30
+        while (state := read_collectors(bus).get(VENUE)) is None or state.messages < venue.first:
+            assert time.monotonic() < deadline, "the collector does not read the venue"
+            time.sleep(0.05)
+        yield process
 
 
 def _state(bus: Any) -> CollectorState:  # noqa: ANN401 -- likewise
