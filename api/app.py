@@ -1,6 +1,7 @@
 """The application: where the server's parts meet."""
 
-from collections.abc import AsyncIterator, Callable
+import gc
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -11,11 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api import audit, averages, health, instruments, jobs, metrics, orders, prices, problems, venues
-from api.committing import Announcer, Committer
+from api.announcing import Announcer
+from api.committing import WRITER, Committer
 from api.figures import Counters, Probe
 from api.market import Market
 from api.services import Services, services
 from api.waiting import Waiters
+from api.writer import Setup
 from models.bus.client import connect_async
 from models.metrics import new_registry
 from models.settings import Settings
@@ -25,22 +28,20 @@ from models.store.schema import check
 from models.store.shards import shards_count
 
 
-def bootstrap(
-    settings: Settings, database_type: type[Database] = Database, announcer_type: type[Announcer] = Announcer
-) -> Services:
+def bootstrap(settings: Settings, writer: Sequence[str] = WRITER) -> Services:
     """Make the server's parts. Raises what the store says of a database that is not of this version.
 
-    Tests of what a kill leaves behind hand in parts of other types.
+    Tests of what a kill leaves behind hand in the command of another writer.
     """
-    database = database_type.open(settings.database, pool_size=20)
+    database = Database.open(settings.database, pool_size=20)
     check(database)
     with database.read() as connection:
         shards = shards_count(connection)
-    announcer = announcer_type(settings.broker, settings.bus)
     bus = connect_async(settings.bus, timeout_s=2)
     registry = new_registry("api", settings)
     counters = Counters(registry)
-    committer = Committer(database, announcer, settings.accept_queue_max, counters)
+    setup = Setup(settings.database, settings.broker, settings.bus)
+    committer = Committer(setup, settings.accept_queue_max, counters, writer)
     waiters = Waiters(database, settings.bus, settings.waiters_max)
     counters.queue.set_function(lambda: len(committer))
     counters.waiters.set_function(lambda: len(waiters))
@@ -50,7 +51,7 @@ def bootstrap(
         database=database,
         shards=shards,
         bus=bus,
-        announcer=announcer,
+        announcer=Announcer(settings.broker, settings.bus),
         committer=committer,
         waiters=waiters,
         market=Market(bus, database, int(settings.silence_s * 1e6)),
@@ -78,10 +79,12 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         made = make(settings)
         app.state.services = made
         made.waiters.start()
+        made.committer.start()
+        gc.freeze()  # what was made until here stays: to look it through again and again takes 50 ms at a time
         yield
         await made.waiters.close()
         await made.probe.close()
-        made.committer.close()
+        await made.committer.close()
         made.announcer.close()
         await made.bus.aclose()
         made.database.close()

@@ -1,188 +1,180 @@
-"""Group commit: orders of many requests in one transaction, by one thread, answered when it is durable."""
+"""Group commit, from the event loop: orders go to the writer, and a request is answered when its order is durable."""
 
 import asyncio
-import queue
-import threading
+import socket
+import struct
+import subprocess
+import sys
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 
+import msgspec
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from fastapi.concurrency import run_in_threadpool
 
 from api.figures import Counters
 from api.problems import unavailable
-from models.bus import hints
-from models.bus.client import BusUnavailableError, connect
-from models.bus.wakeups import Wakeups, new_task_id
-from models.domain.errors import CrossfillError
-from models.store.database import Database
-from models.store.orders import Accepted, NewOrder, accept
+from api.writer import Setup, Written, error_of
+from models.domain.orders import Side
+from models.store.orders import Accepted, NewOrder
 
-BATCH_MAX = 256
-QUIET_S = 1.0
+WRITER = (sys.executable, "-m", "api.writer")
+PATIENCE_S = 20.0  # the database has ten; a writer that says nothing for so long stands still
+RESTART_S = 1.0
+CLOSE_S = 10.0
+_LENGTH = struct.Struct("!i")  # as multiprocessing's connections have it, which the writer reads from
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Waiting:
-    order: NewOrder
-    loop: asyncio.AbstractEventLoop
+    side: Side
+    since: float
     future: "asyncio.Future[Accepted]"
 
 
 class Committer:
-    """Takes orders from the event loop and stores them in batches, as many as have gathered.
+    """Hands orders to the writer, a process of its own that it starts, and starts again where it ends.
 
-    The queue in front is bounded: beyond it an order is refused at once, because one that waits long
-    helps nobody.
+    The writer answers in the order of asking. What waits is bounded: beyond it an order is refused at
+    once, because one that waits long helps nobody.
     """
 
-    def __init__(self, database: Database, after: "Announcer", waiting_max: int, counters: Counters) -> None:
-        self._database = database
+    def __init__(self, setup: Setup, waiting_max: int, counters: Counters, command: Sequence[str] = WRITER) -> None:
+        self._setup = setup
+        self._waiting_max = waiting_max
         self._counters = counters
-        self._after = after
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(waiting_max)
-        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
-        self._thread.start()
+        self._command = command
+        self._waiting: deque[_Waiting] = deque()
+        self._gathered: list[NewOrder] = []
+        self._writer: asyncio.StreamWriter | None = None
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._running: asyncio.Task[None] | None = None
+        self._closing = False
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._running = asyncio.create_task(self._run())
 
     async def store(self, order: NewOrder) -> Accepted:
         """Store an order, with the id of the task that will wake its shard, and return when it is durable.
 
         Raises ProblemError with 503 where it cannot be stored now, and what the store says of the row.
         """
+        if len(self._waiting) >= self._waiting_max:
+            raise unavailable("more orders are coming than can be stored; repeat with the same Idempotency-Key")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(order, loop, loop.create_future())
-        try:
-            self._queue.put_nowait(waiting)
-        except queue.Full:
-            raise unavailable(
-                "more orders are coming than can be stored; repeat with the same Idempotency-Key"
-            ) from None
+        waiting = _Waiting(order.side, loop.time(), loop.create_future())
+        self._waiting.append(waiting)
+        if not self._gathered:
+            loop.call_soon(self._send)  # with all that this turn of the loop brings
+        self._gathered.append(order)
         return await waiting.future
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Store what waits and end."""
-        self._queue.put(None)
-        self._thread.join(10)
+        self._closing = True
+        self._send()
+        if self._writer is not None:
+            self._writer.write_eof()
+        if self._running is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._running, CLOSE_S)
 
-    def _run(self) -> None:
+    def _send(self) -> None:
+        if self._writer is not None and self._gathered:
+            message = self._encode(self._gathered)
+            self._gathered = []
+            self._writer.write(_LENGTH.pack(len(message)) + message)
+
+    async def _run(self) -> None:
         while True:
-            first = self._queue.get()
-            if first is None:
+            began = time.monotonic()
+            await self._run_writer()
+            self._fail("the process that stores orders ended")
+            if self._closing:
                 return
-            batch = [first]
-            while len(batch) < BATCH_MAX:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
-            self._commit(batch)
+            log.warning("the writer ended; it is started again")
+            await asyncio.sleep(max(0.0, began + RESTART_S - time.monotonic()))
 
-    def _commit(self, batch: list[_Waiting]) -> None:
-        tasks = {shard: new_task_id() for shard in {waiting.order.shard for waiting in batch}}
-        rows = [replace(waiting.order, task_id=tasks[waiting.order.shard]) for waiting in batch]
+    async def _run_writer(self) -> None:
+        """Start a writer and pass on what it answers until it ends."""
+        ours, its = socket.socketpair()
+        with its:
+            number = its.fileno()
+            process = subprocess.Popen([*self._command, str(number)], pass_fds=[number])  # noqa: ASYNC220, S603 -- our own program, and forking takes a moment only
+        watching = asyncio.create_task(self._watch(process))
         try:
-            with self._counters.commits.time():
-                answers = accept(self._database, rows)
-        except (CrossfillError, SQLAlchemyError) as error:
-            self._counters.failures.inc()
-            log.warning("orders could not be stored", orders=len(batch), error=str(error))
-            problem = unavailable("the database is not available; repeat with the same Idempotency-Key", 2)
-            _resolve(batch, [problem] * len(batch))
-            return
-        _resolve(batch, answers)
-        self._count(rows, answers)
-        fresh = [row for row, answer in zip(rows, answers, strict=True) if isinstance(answer, Accepted)]
-        if fresh:
-            shards = {row.shard for row in fresh}
-            owners = {row.owner_id for row in fresh}
-            self._after.announce({shard: task for shard, task in tasks.items() if shard in shards}, owners)
+            reader, self._writer = await asyncio.open_connection(sock=ours)
+            setup = self._encode(self._setup)
+            self._writer.write(_LENGTH.pack(len(setup)) + setup)
+            self._send()
+            if self._closing:
+                self._writer.write_eof()
+            await self._read(reader)
+        finally:
+            watching.cancel()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            process.kill()  # it has ended, or will never
+            await run_in_threadpool(process.wait)
 
-    def _count(self, rows: list[NewOrder], answers: "Sequence[Accepted | CrossfillError]") -> None:
-        self._counters.batches.observe(len(rows))
-        for row, answer in zip(rows, answers, strict=True):
-            if isinstance(answer, Accepted) and answer.existing:
-                self._counters.repeated.inc()
-            elif isinstance(answer, Accepted):
-                self._counters.accepted.labels(row.side.value).inc()
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                [length] = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+                self._resolve(msgspec.msgpack.decode(await reader.readexactly(length), type=Written))
 
-
-def _resolve(batch: list[_Waiting], answers: "Sequence[Accepted | CrossfillError]") -> None:
-    """Answer every request of a batch with one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Accepted], Accepted | CrossfillError]]] = {}
-    for waiting, answer in zip(batch, answers, strict=True):
-        by_loop.setdefault(waiting.loop, []).append((waiting.future, answer))
-    for loop, resolved in by_loop.items():
-        loop.call_soon_threadsafe(_set_results, resolved)
-
-
-def _set_results(resolved: "list[tuple[asyncio.Future[Accepted], Accepted | CrossfillError]]") -> None:
-    for future, answer in resolved:
-        if future.done():
-            continue
-        if isinstance(answer, Accepted):
-            future.set_result(answer)
-        else:
-            future.set_exception(answer)
-
-
-class Announcer:
-    """Publishes wake-ups and hints after commits, on its own thread, what gathers meanwhile at once.
-
-    Redis may be down: the rows say what is due, and everyone looks once a second.
-    """
-
-    def __init__(self, broker_url: str, bus_url: str) -> None:
-        self._wakeups = Wakeups(broker_url)
-        self._bus = connect(bus_url, timeout_s=1)
-        self._tasks: dict[int, str] = {}
-        self._owners: set[str] = set()
-        self._job_task_id: str | None = None
-        self._changed = threading.Condition()
-        self._closing = False
-        self._hint_after = 0.0
-        self._thread = threading.Thread(target=self._run, name="announce", daemon=True)
-        self._thread.start()
-
-    def announce(self, tasks: dict[int, str], owners: set[str], job_task_id: str | None = None) -> None:
-        """Wake shards (or a worker for jobs) and hint owners soon."""
-        with self._changed:
-            self._tasks.update(tasks)
-            self._owners |= owners
-            self._job_task_id = job_task_id or self._job_task_id
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Publish what waits and end."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(5)
-        self._wakeups.close()
-        self._bus.close()
-
-    def _run(self) -> None:
+    async def _watch(self, process: "subprocess.Popen[bytes]") -> None:
+        """End a writer that stands still, so that nobody waits for it for ever."""
         while True:
-            with self._changed:
-                while not self._tasks and not self._owners and not self._job_task_id and not self._closing:
-                    self._changed.wait()
-                tasks, owners, job_task_id = self._tasks, self._owners, self._job_task_id
-                self._tasks, self._owners, self._job_task_id = {}, set(), None
-                if self._closing and not tasks and not owners and not job_task_id:
-                    return
-            if tasks or job_task_id:
-                self._wakeups.publish(tasks, job_task_id)
-            if owners and time.monotonic() >= self._hint_after:
-                try:
-                    hints.publish(self._bus, owners)
-                except BusUnavailableError:
-                    self._hint_after = time.monotonic() + QUIET_S
+            await asyncio.sleep(1)
+            if self._waiting and asyncio.get_running_loop().time() - self._waiting[0].since > PATIENCE_S:
+                log.warning("the writer does not answer")
+                process.kill()
+
+    def _resolve(self, written: Written) -> None:
+        self._counters.commits.observe(written.took_s)
+        batch = [self._waiting.popleft() for _ in range(written.orders)]
+        if written.failed:
+            self._refuse(batch, "the database is not available", 2)
+            return
+        self._counters.batches.observe(len(batch))
+        for waiting, answer in zip(batch, written.answers, strict=True):
+            if answer.refused:
+                _set(waiting.future, error_of(answer))
+                continue
+            if answer.existing:
+                self._counters.repeated.inc()
+            else:
+                self._counters.accepted.labels(waiting.side.value).inc()
+            _set(waiting.future, Accepted(answer.job_id, answer.order_id, answer.existing))
+
+    def _fail(self, why: str) -> None:
+        batch = list(self._waiting)
+        self._waiting.clear()
+        self._gathered = []
+        if batch:
+            self._refuse(batch, why, 1)
+
+    def _refuse(self, batch: Sequence[_Waiting], why: str, retry_after_s: int) -> None:
+        self._counters.failures.inc()
+        for waiting in batch:
+            _set(waiting.future, unavailable(f"{why}; repeat with the same Idempotency-Key", retry_after_s))
+
+
+def _set(future: "asyncio.Future[Accepted]", answer: Accepted | Exception) -> None:
+    if future.done():  # whoever asked has gone
+        return
+    if isinstance(answer, Accepted):
+        future.set_result(answer)
+    else:
+        future.set_exception(answer)

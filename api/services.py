@@ -8,7 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from api.committing import Announcer, Committer
+from api.announcing import Announcer
+from api.committing import Committer
 from api.figures import Counters, Probe
 from api.market import Market
 from api.problems import ProblemError, bad_field, unavailable

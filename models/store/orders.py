@@ -37,8 +37,9 @@ class ClientOrderIdTakenError(CrossfillError):
 class NotAcceptedError(CrossfillError):
     """The database refused this row, and this row alone."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: str) -> None:
         super().__init__(f"the order could not be stored: {cause}".splitlines()[0])
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _store_alone(connection: Connection, one: _Placed, answers: dict[int, _Answe
         return _store(connection, [one], answers)
     except _ROW_ERRORS as error:
         _raise_unless_row(error)
-        answers[one[0]] = NotAcceptedError(error)
+        answers[one[0]] = NotAcceptedError(str(error))
         if not isinstance(error, IntegrityError):
             return []
     # Perhaps another process was faster with the same key (PostgreSQL); now it is there to be seen.

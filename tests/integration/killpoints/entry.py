@@ -1,13 +1,14 @@
-"""`python -m tests.integration.killpoints api|fulfilment POINT`: the real program with one failpoint handed in.
+"""`python -m tests.integration.killpoints api|writer|fulfilment POINT`: the real program with one failpoint handed in.
 
 A failpoint is an object of the tests in the place of the real one; the programs themselves know of none.
 """
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
@@ -16,8 +17,9 @@ import uvicorn
 from kombu.transport import redis as kombu_redis
 from sqlalchemy import Connection, Engine
 
+from api import writer
+from api.announcing import Announcer
 from api.app import bootstrap, create_app
-from api.committing import Announcer
 from models.domain.book import Book
 from models.domain.outcomes import StepResult
 from models.settings import Settings
@@ -29,11 +31,13 @@ API_POINTS = ("before_commit", "after_commit", "before_wake_up")
 LOOP_POINTS = ("after_brpop", "after_reading", "before_commit", "in_transaction", "after_commit", "before_hint")
 STOP = "stop_before_commit"
 point = ""
+doomed: list[int] = []  # the API of a writer
 
 
 def die() -> NoReturn:
-    """End this process at once, as a SIGKILL from outside does."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """End this process at once, as a SIGKILL from outside does, and the API with its writer."""
+    for pid in (*doomed, os.getpid()):
+        os.kill(pid, signal.SIGKILL)
     raise AssertionError("unreachable")
 
 
@@ -57,7 +61,7 @@ class KillingDatabase(Database):
 
 
 class ArmedDatabase(KillingDatabase):
-    """One whose every write is what is waited for: the API's."""
+    """One whose every write is what is waited for: the writer's."""
 
     armed = True
 
@@ -68,8 +72,6 @@ class SilentAnnouncer(Announcer):
     def announce(self, tasks: dict[int, str], owners: set[str], job_task_id: str | None = None) -> None:
         if point != "before_wake_up":
             super().announce(tasks, owners, job_task_id)
-            return
-        time.sleep(3600)  # the test kills us once it has its 202
 
 
 class KillingLoop(FulfilmentLoop):
@@ -110,8 +112,13 @@ class KillingOwner(Owner):
 
 def _api() -> None:
     settings = Settings()
-    make = partial(bootstrap, database_type=ArmedDatabase, announcer_type=SilentAnnouncer)
+    make = partial(bootstrap, writer=(sys.executable, "-m", "tests.integration.killpoints", "writer", point))
     uvicorn.run(create_app(settings, make), port=settings.api_port, log_level="warning")
+
+
+def _writer(descriptor: str) -> None:
+    doomed.append(os.getppid())
+    writer.main(descriptor, ArmedDatabase, SilentAnnouncer)
 
 
 def _fulfilment() -> None:
@@ -131,8 +138,9 @@ def _fulfilment() -> None:
     app.worker_main([*COMMON, "--pool", "threads", "--concurrency", "1", "--queues", "orders.idle"])
 
 
-def main(program: str, at: str) -> None:
+def main(program: str, at: str, *arguments: str) -> None:
     """Run a program that dies, or stops, at a point."""
     global point  # noqa: PLW0603 -- one a process
     point = at
-    {"api": _api, "fulfilment": _fulfilment}[program]()
+    programs: dict[str, Callable[..., None]] = {"api": _api, "writer": _writer, "fulfilment": _fulfilment}
+    programs[program](*arguments)

@@ -191,6 +191,44 @@ def test_api_killed(point: str, database: Database, database_url: str, redis_url
     assert told(database) == ["order.accepted"]
 
 
+def test_writer_killed(database: Database, database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Whoever waits is told 503; the API starts another at once, and the same key gives one job."""
+    port = free_port()
+    variables = environment(database_url, redis_url, tmp_path, CROSSFILL_API_PORT=str(port))
+    with running(["api"], variables, tmp_path / "log") as process:
+        assert post(port, "first").status_code == httpx.codes.ACCEPTED
+        for key in ("second", "third"):
+            [writer] = psutil.Process(process.pid).children()
+            with database.write(), ThreadPoolExecutor() as pool:
+                cut_off = pool.submit(post, port, key)
+                time.sleep(0.5)
+                assert not cut_off.done()
+                writer.kill()
+                answer = cut_off.result()
+            assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert int(answer.headers["Retry-After"]) > 0
+            after = post(port, key)
+            assert after.status_code == httpx.codes.ACCEPTED
+            assert post(port, key).json()["job_id"] == after.json()["job_id"]
+    assert not writer.is_running()
+    assert rows(database) == 3
+    assert told(database) == ["order.accepted"] * 3
+
+
+def test_writer_outlives_a_killed_api_by_its_work_alone(
+    database: Database, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Nothing is left behind when the API is killed."""
+    port = free_port()
+    variables = environment(database_url, redis_url, tmp_path, CROSSFILL_API_PORT=str(port))
+    with running(["api"], variables, tmp_path / "log") as process:
+        assert post(port).status_code == httpx.codes.ACCEPTED
+        [writer] = psutil.Process(process.pid).children()
+        process.kill()
+        writer.wait(LIMIT_S)
+    assert rows(database) == 1
+
+
 def test_api_ended_while_the_database_is_away(
     database: Database, database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
