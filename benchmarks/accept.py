@@ -1,4 +1,4 @@
-"""Accept: POST /order/limit beside a bare no-op POST and four forms of the tutorial design."""
+"""Accept: POST /order/limit on both databases, beside a bare no-op POST and four forms of the tutorial design."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from urllib.error import URLError
@@ -21,11 +21,12 @@ from cli.valkey import free_port
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import ensure_venues, fix_shards, migrate
-from tests.services import running_valkey
+from tests.services import running_postgres, running_valkey
 
 TOKEN = "benchmark"
 BODY = json.dumps({"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}).encode()
 FORMS = ("noop", "async_backend", "sync_backend", "async_plain", "sync_plain")
+CONNECTIONS = (1, 32, 256)
 UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning", "--workers", "1")
 
 
@@ -50,16 +51,18 @@ def serving(command: list[str], port: int, environment: dict[str, str]) -> Itera
 
 
 @contextmanager
-def _crossfill(folder: Path, broker: str) -> Iterator[int]:
+def crossfill(folder: Path, broker: str, database_url: str, **settings: str) -> Iterator[int]:
+    """Run the API on a database that is made ready for it."""
     port = free_port()
     environment = {
         "CROSSFILL_HOME": str(folder),
         "CROSSFILL_BROKER_URL": broker,
         "CROSSFILL_API_PORT": str(port),
-        "CROSSFILL_DATABASE_URL": f"sqlite:///{folder / 'crossfill.db'}",
+        "CROSSFILL_DATABASE_URL": database_url,
+        **settings,
     }
-    migrate(environment["CROSSFILL_DATABASE_URL"])
-    database = Database.open(environment["CROSSFILL_DATABASE_URL"])
+    migrate(database_url)
+    database = Database.open(database_url)
     fix_shards(database, 1)
     ensure_venues(database, ["binance", "coinbase"])
     ensure_owner(database, "local", "admin", TOKEN)
@@ -77,27 +80,31 @@ def _form(name: str, broker: str) -> Iterator[int]:
 
 
 def main(rounds: int = 3, duration_s: float = 4) -> None:
-    """Print a table: rate, p50 and p99 at 1 and 32 connections, medians of rounds in turn."""
+    """Print a table of rate, p50 and p99 by connections, medians of rounds in turn, and the ratios."""
     results: dict[tuple[str, int], list[Load]] = {}
     request = post("/order/limit", BODY, TOKEN)
-    with tempfile.TemporaryDirectory(prefix="crossfill-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="crossfill-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        with running_valkey(folder / "valkey") as broker:
-            for _ in range(rounds):
-                for form in ("crossfill", *FORMS):
-                    with redis.Redis.from_url(broker) as client:
-                        client.flushall()
-                    server = _crossfill(folder, broker) if form == "crossfill" else _form(form, broker)
-                    with server as port:
-                        run(port, request, connections=4, duration_s=0.5)
-                        for connections in (1, 32):
-                            load = run(port, request, connections=connections, duration_s=duration_s)
-                            assert set(load.statuses) == {202}, (form, load.statuses)
-                            results.setdefault((form, connections), []).append(load)
-    _print(results)
+        broker = stack.enter_context(running_valkey(folder / "valkey"))
+        databases = {
+            "crossfill, SQLite": f"sqlite:///{folder / 'crossfill.db'}",
+            "crossfill, PostgreSQL": stack.enter_context(running_postgres(folder / "postgres", durable=True)),
+        }
+        for _ in range(rounds):
+            for form in (*databases, *FORMS):
+                with redis.Redis.from_url(broker) as client:
+                    client.flushall()
+                server = crossfill(folder, broker, databases[form]) if form in databases else _form(form, broker)
+                with server as port:
+                    run(port, request, connections=4, duration_s=0.5)
+                    for connections in CONNECTIONS:
+                        load = run(port, request, connections=connections, duration_s=duration_s)
+                        assert set(load.statuses) == {202}, (form, load.statuses)
+                        results.setdefault((form, connections), []).append(load)
+    _print(results, list(databases))
 
 
-def _print(results: dict[tuple[str, int], list[Load]]) -> None:
+def _print(results: dict[tuple[str, int], list[Load]], ours: list[str]) -> None:
     print("| server | connections | requests/s | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")
     for (form, connections), loads in results.items():
         rate, p50, p99 = (
@@ -105,13 +112,14 @@ def _print(results: dict[tuple[str, int], list[Load]]) -> None:
             for values in zip(*((x.rate, x.quantile_ms(0.5), x.quantile_ms(0.99)) for x in loads), strict=True)
         )
         print(f"| {form} | {connections} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
-    for connections in (1, 32):
+    for connections in CONNECTIONS:
         rates = {form: median(x.rate for x in loads) for (form, n), loads in results.items() if n == connections}
         fastest = max((form for form in FORMS if form != "noop"), key=rates.__getitem__)
-        print(
-            f"\nAt {connections} connections: {rates['crossfill'] / rates[fastest]:.2f} x the fastest tutorial form "
-            f"({fastest}), {rates['crossfill'] / rates['noop']:.2f} x the no-op.",
-        )
+        for form in ours:
+            print(
+                f"\n{form}, {connections} connections: {rates[form] / rates[fastest]:.2f} x the fastest tutorial form "
+                f"({fastest}), {rates[form] / rates['noop']:.2f} x the no-op.",
+            )
 
 
 if __name__ == "__main__":

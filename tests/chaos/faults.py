@@ -50,11 +50,15 @@ class Hit:
         return self.flight.work(self.kind) > 0
 
 
+# Kinds of processes that others start, and who does.
+CHILDREN = {"writer": "api", "child": "jobs", "beat": "jobs"}
+
 # By name: which kind of process it meets, and between how many seconds it lasts.
 FAULTS: dict[str, tuple[str, float, float]] = {
     "kill child": ("child", 0.0, 0.0),
     "kill jobs": ("jobs", 0.3, 1.0),
     "kill beat": ("beat", 0.0, 0.0),
+    "kill writer": ("writer", 0.0, 0.0),
     "kill api": ("api", 0.3, 1.0),
     "kill fulfilment": ("fulfilment", 0.3, 2.0),
     "kill collector": ("collector", 0.3, 1.0),
@@ -172,7 +176,7 @@ class Hand:
             return self._kill_postgres(fault)
         if kind == "network":
             return self._network(fault, verb, what)
-        if kind in {"child", "beat"}:
+        if kind in CHILDREN:
             return self._child(fault, kind)
         free = self._free(kind)
         return self._process(fault, free[int(fault.draw * len(free))]) if free else None
@@ -212,16 +216,16 @@ class Hand:
         return Hit(fault, process.kind, process.name, flight)
 
     def _child(self, fault: Fault, kind: str) -> Hit | None:
-        """Kill a child of the jobs worker: that which works, or beat."""
-        if not self._free("jobs"):
+        """Kill a child: the API's writer, or of the jobs worker that which works, or beat."""
+        if not self._free(CHILDREN[kind]):
             return None
-        [jobs] = self._system.of("jobs")
-        pid = child_of(jobs, kind)
+        [parent] = self._system.of(CHILDREN[kind])
+        pid = child_of(parent, kind)
         if not pid:
             return None
-        flight = self._freeze(jobs, kind, [pid])
+        flight = self._freeze(parent, kind, [pid])
         signal_to([pid], signal.SIGKILL)
-        return Hit(fault, kind, f"{kind} of jobs", flight)
+        return Hit(fault, kind, f"{kind} of {parent.name}", flight)
 
     def _freeze(self, process: Process, kind: str, pids: list[int], *, outside: bool = False) -> Flight:
         """Stop processes at a moment with work in flight, and return what that is; without one after HIT_S."""
@@ -340,10 +344,12 @@ def _sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.monotonic()))
 
 
-def child_of(jobs: Process, kind: str) -> int:
-    """Return the jobs worker's child that works ("child"; it has pipes to its parent), or "beat"; 0 without one."""
+def child_of(parent: Process, kind: str) -> int:
+    """Return the API's "writer", or the jobs worker's "child" (it has pipes to its parent) or "beat"; 0 without one."""
     with suppress(psutil.Error, OSError):
-        for child in psutil.Process(jobs.pid).children():
+        for child in psutil.Process(parent.pid).children():
+            if kind == "writer":
+                return child.pid
             links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
             if any(link.startswith("pipe:") for link in links) is (kind == "child"):
                 return child.pid

@@ -45,6 +45,7 @@ class Flight:
 # What counts as work in the hands of each kind.
 WORK = {
     "api": ("requests", "transactions"),
+    "writer": ("requests", "transactions"),
     "fulfilment": ("unplaced", "transactions"),
     "jobs": ("running", "messages", "waiting"),
     "child": ("running",),
