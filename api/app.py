@@ -1,6 +1,5 @@
 """The application: where the server's parts meet."""
 
-import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -80,7 +79,6 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         app.state.services = made
         made.waiters.start()
         made.committer.start()
-        gc.freeze()  # what was made until here stays: to look it through again and again takes 50 ms at a time
         yield
         await made.waiters.close()
         await made.probe.close()

@@ -88,7 +88,7 @@ def serve(connection: Connection, database_type: type[Database], announcer_type:
     setup = msgspec.msgpack.decode(connection.recv_bytes(), type=Setup)
     database = database_type.open(setup.database)
     announcer = announcer_type(setup.broker, setup.bus)
-    gc.freeze()  # what was made until here stays: to look it through again and again takes 50 ms at a time
+    gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
     while orders := _gather(connection):
         tasks = {shard: new_task_id() for shard in {order.shard for order in orders}}
         rows = [replace(order, task_id=tasks[order.shard]) for order in orders]

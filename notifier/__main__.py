@@ -1,5 +1,6 @@
 """`python -m notifier`: the server, on the host and port of the settings."""
 
+import gc
 import logging
 
 import structlog
@@ -17,8 +18,10 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings = Settings()
     structlog.get_logger().info("pushing events", market=settings.market.value, port=settings.notifier_port)
+    app = Notifier(settings, Database.open(settings.database), new_registry("notifier", settings)).app()
+    gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
     uvicorn.run(
-        Notifier(settings, Database.open(settings.database), new_registry("notifier", settings)).app(),
+        app,
         host=settings.host,
         port=settings.notifier_port,
         loop="uvloop",

@@ -7,6 +7,7 @@ Of several collectors for a venue one reads and the others stand by; a connectio
 replaced by one that was opened before.
 """
 
+import gc
 import logging
 import math
 import os
@@ -457,6 +458,7 @@ def main(arguments: list[str]) -> None:
     threads = [threading.Thread(target=run, args=(collector,), name="collector") for collector in collectors]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
     for thread in threads:
         thread.start()
     # One that ends unasked has failed: the process ends with it, and whoever started it starts it again.
