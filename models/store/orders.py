@@ -77,70 +77,69 @@ class Accepted:
 # What one row can be guilty of. The whole batch fails by what is not the rows' fault.
 _ROW_ERRORS = (StatementError, ValueError, OverflowError)
 _Answer = Accepted | CrossfillError
-_Placed = tuple[int, NewOrder]
 
 
 def accept(database: Database, new: Sequence[NewOrder]) -> list[Accepted | CrossfillError]:
     """Store a batch in one transaction and return what became of each order, in their order.
 
-    Keys seen before are resolved by look-up. Where a row fails otherwise the batch goes back to its
-    savepoint and is stored one by one, and only that row fails. Raises StoreUnavailableError and
-    CommitUnknownError for the whole batch.
+    Keys seen before are resolved by look-up. Where a row fails otherwise the batch is rolled back and
+    stored one by one, and only that row fails. Raises StoreUnavailableError and CommitUnknownError for
+    the whole batch.
     """
     if not new:
         return []
-    answers: dict[int, _Answer] = {}
-    placed = list(enumerate(new))
-    with database.write() as connection:
-        try:
-            stored = _store(connection, placed, answers)
-        except _ROW_ERRORS as error:
-            _raise_unless_row(error)
-            answers.clear()
-            stored = [each for one in placed for each in _store_alone(connection, one, answers)]
-        append(connection, [_accepted_event(order) for _, order in stored], max(order.created_us for order in new))
-    return [answers[place] for place, _ in placed]
-
-
-def _raise_unless_row(error: Exception) -> None:
-    if isinstance(error, OperationalError | InterfaceError):
-        raise error
-
-
-def _store(connection: Connection, placed: Sequence[_Placed], answers: dict[int, _Answer]) -> list[_Placed]:
-    """Answer every order; return those that were written."""
-    with connection.begin_nested():
-        by_key, by_name = _known(connection, [order for _, order in placed])
-        fresh = []
-        for place, order in placed:
-            answer = _judge(order, by_key, by_name)
-            if answer is None:
-                answer = Accepted(order.job_id, order.id)
-                fresh.append((place, order))
-                # The next of this batch that says the same key or name must find this one.
-                if order.idempotency_key is not None:
-                    by_key[order.owner_id, order.idempotency_key] = (order.fingerprint, order.job_id, order.id)
-                if order.client_order_id is not None:
-                    by_name[order.owner_id, order.client_order_id] = order.id
-            answers[place] = answer
-        if fresh:
-            _insert(connection, [order for _, order in fresh])
-    return fresh
-
-
-def _store_alone(connection: Connection, one: _Placed, answers: dict[int, _Answer]) -> list[_Placed]:
     try:
-        return _store(connection, [one], answers)
+        with database.write() as connection:
+            answers = _store(connection, new)
+            _append(connection, new, answers)
+    except _ROW_ERRORS:
+        with database.write() as connection:
+            answers = [_store_alone(connection, order) for order in new]
+            _append(connection, new, answers)
+    return answers
+
+
+def _append(connection: Connection, new: Sequence[NewOrder], answers: Sequence[_Answer]) -> None:
+    stored = [order for order, answer in zip(new, answers, strict=True) if _is_fresh(answer)]
+    append(connection, [_accepted_event(order) for order in stored], max(order.created_us for order in new))
+
+
+def _is_fresh(answer: _Answer) -> bool:
+    return isinstance(answer, Accepted) and not answer.existing
+
+
+def _store(connection: Connection, new: Sequence[NewOrder]) -> list[_Answer]:
+    by_key, by_name = _known(connection, new)
+    answers: list[_Answer] = []
+    fresh = []
+    for order in new:
+        answer = _judge(order, by_key, by_name)
+        if answer is None:
+            answer = Accepted(order.job_id, order.id)
+            fresh.append(order)
+            # The next of this batch that says the same key or name must find this one.
+            if order.idempotency_key is not None:
+                by_key[order.owner_id, order.idempotency_key] = (order.fingerprint, order.job_id, order.id)
+            if order.client_order_id is not None:
+                by_name[order.owner_id, order.client_order_id] = order.id
+        answers.append(answer)
+    if fresh:
+        _insert(connection, fresh)
+    return answers
+
+
+def _store_alone(connection: Connection, order: NewOrder) -> _Answer:
+    try:
+        with connection.begin_nested():
+            return _store(connection, [order])[0]
     except _ROW_ERRORS as error:
-        _raise_unless_row(error)
-        answers[one[0]] = NotAcceptedError(str(error))
+        if isinstance(error, OperationalError | InterfaceError):
+            raise
+        refused = NotAcceptedError(str(error))
         if not isinstance(error, IntegrityError):
-            return []
+            return refused
     # Perhaps another process was faster with the same key (PostgreSQL); now it is there to be seen.
-    answer = _judge(one[1], *_known(connection, [one[1]]))
-    if answer is not None:
-        answers[one[0]] = answer
-    return []
+    return _judge(order, *_known(connection, [order])) or refused
 
 
 _ByKey = dict[tuple[str, str], tuple[str, str, str]]  # owner, key: fingerprint, job, order
