@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 
 import msgspec
 import structlog
@@ -54,6 +55,7 @@ class Committer:
         self._writer: asyncio.StreamWriter | None = None
         self._encode = msgspec.msgpack.Encoder().encode
         self._running: asyncio.Task[None] | None = None
+        self._heard = 0.0  # when the writer answered last
         self._closing = False
 
     def __len__(self) -> int:
@@ -97,11 +99,15 @@ class Committer:
     async def _run(self) -> None:
         while True:
             began = time.monotonic()
-            await self._run_writer()
+            problem = "it ended"
+            try:
+                await self._run_writer()
+            except OSError as error:  # it could not even be started
+                problem = str(error)
             self._fail("the process that stores orders ended")
             if self._closing:
                 return
-            log.warning("the writer ended; it is started again")
+            log.warning("the writer is started again", problem=problem)
             await asyncio.sleep(max(0.0, began + RESTART_S - time.monotonic()))
 
     async def _run_writer(self) -> None:
@@ -137,11 +143,13 @@ class Committer:
         """End a writer that stands still, so that nobody waits for it for ever."""
         while True:
             await asyncio.sleep(1)
-            if self._waiting and asyncio.get_running_loop().time() - self._waiting[0].since > PATIENCE_S:
+            quiet_since = max(self._heard, self._waiting[0].since) if self._waiting else inf
+            if asyncio.get_running_loop().time() - quiet_since > PATIENCE_S:
                 log.warning("the writer does not answer")
                 process.kill()
 
     def _resolve(self, written: Written) -> None:
+        self._heard = asyncio.get_running_loop().time()
         self._counters.commits.observe(written.took_s)
         batch = [self._waiting.popleft() for _ in range(written.orders)]
         if written.failed:
