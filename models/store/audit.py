@@ -8,10 +8,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, event, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, event, func, select, text, update
 
 from models.domain.audit import AuditedOrder, AuditedSplit, Head, Link, OrderNow, Progress, chained
 from models.domain.orders import JobState, OrderState, Reason, Side, TimeInForce
+from models.store.bulk import insert_rows
 from models.store.database import Database
 from models.store.jobs import AVERAGE_KIND
 from models.store.tables import audit, jobs, meta, orders, shards, splits
@@ -29,7 +30,7 @@ def extend(connection: Connection, head: Head, records: Sequence[tuple[int, str]
         row = {"shard": head.shard, "number": number, "order_seq": order_seq, "record": record}
         rows.append({**row, "previous": previous, "hash": hashed})
         previous = hashed
-    connection.execute(insert(audit), rows)
+    insert_rows(connection, audit, rows)
     moved = {"audit_number": number, "audit_hash": previous, "audit_time_us": time_us}
     connection.execute(update(shards).where(shards.c.shard == head.shard).values(moved))
 

@@ -12,9 +12,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from models.domain.events import EventType
+from models.store.bulk import insert_rows
 from models.store.database import Database
 from models.store.tables import events, owners
 
@@ -67,7 +68,6 @@ _RAISE_COUNTER = (
     .values(event_seq=owners.c.event_seq + bindparam("b_count"))
     .returning(owners.c.event_seq)
 )
-_INSERT_EVENTS = insert(events)
 
 
 def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> None:
@@ -89,8 +89,7 @@ def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> Non
             }
             for seq, event in enumerate(mine, last - len(mine) + 1)
         ]
-    if rows:
-        connection.execute(_INSERT_EVENTS, rows)
+    insert_rows(connection, events, rows)
 
 
 def events_after(connection: Connection, owner_id: str, after_seq: int, limit: int) -> list[EventRow]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, update
+from sqlalchemy import Connection, delete, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.domain.audit import Head, record_of
@@ -15,6 +15,7 @@ from models.domain.orders import OrderState, check_transition, job_state_of
 from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
 from models.store import audit
+from models.store.bulk import Bulk, given, insert_rows
 from models.store.database import Database
 from models.store.events import NewEvent, append
 from models.store.rows import average
@@ -68,8 +69,7 @@ def commit_outcomes(
             raise FencedError(lease)
         if written:
             _update_orders(connection, written)
-        if split_rows:
-            connection.execute(insert(splits), split_rows)
+        insert_rows(connection, splits, split_rows)
         _write_levels(connection, lease.shard, changed)
         if records:
             audit.extend(connection, Head(lease.shard, *head), records, outcomes[-1].time_us)
@@ -78,37 +78,47 @@ def commit_outcomes(
     return {outcome.order.owner_id for outcome in outcomes}
 
 
-_UPDATE_ORDER = (
+_THIS_ORDER = given(
+    seq=orders.c.seq,
+    before=orders.c.state,
+    filled_before=orders.c.filled_size,
+    state=orders.c.state,
+    reason=orders.c.reason,
+    filled_size=orders.c.filled_size,
+    filled_value=orders.c.filled_value,
+    avg_price=orders.c.avg_price,
+    ended_us=orders.c.ended_us,
+)
+_UPDATE_ORDERS = Bulk(
+    _THIS_ORDER,
     update(orders)
     .where(
-        orders.c.seq == bindparam("b_seq"),
+        orders.c.seq == _THIS_ORDER.c.seq,
         orders.c.ended_us.is_(None),
-        orders.c.state == bindparam("b_before"),
-        orders.c.filled_size == bindparam("b_filled"),
+        orders.c.state == _THIS_ORDER.c.before,
+        orders.c.filled_size == _THIS_ORDER.c.filled_before,
     )
     .values(
-        state=bindparam("state"),
-        reason=bindparam("reason"),
-        filled_size=bindparam("filled_size"),
-        filled_value=bindparam("filled_value"),
-        avg_price=bindparam("avg_price"),
-        ended_us=bindparam("ended_us"),
-    )
+        {
+            name: _THIS_ORDER.c[name]
+            for name in ("state", "reason", "filled_size", "filled_value", "avg_price", "ended_us")
+        }
+    ),
 )
-_UPDATE_JOB = (
+_THIS_JOB = given(id=jobs.c.id, state=jobs.c.state, result=jobs.c.result, ended_us=jobs.c.ended_us)
+_UPDATE_JOBS = Bulk(
+    _THIS_JOB,
     update(jobs)
-    .where(jobs.c.id == bindparam("b_id"))
-    .values(state=bindparam("state"), result=bindparam("result"), ended_us=bindparam("ended_us"))
+    .where(jobs.c.id == _THIS_JOB.c.id)
+    .values(state=_THIS_JOB.c.state, result=_THIS_JOB.c.result, ended_us=_THIS_JOB.c.ended_us),
 )
 
 
 def _update_orders(connection: Connection, written: Sequence["_Written"]) -> None:
-    changed = connection.execute(_UPDATE_ORDER, [each.order_values() for each in written]).rowcount
+    changed = _UPDATE_ORDERS.execute(connection, [each.order_values() for each in written])
     if changed != len(written):
         raise SplitRefusedError([each.outcome.order.id for each in written])
-    moved = [each.job_values() for each in written if each.job_moves]
-    if moved:
-        connection.execute(_UPDATE_JOB, moved)
+    _UPDATE_JOBS.execute(connection, [each.job_values() for each in written if each.job_moves])
 
 
 def _write_levels(connection: Connection, shard: int, changed: Sequence[Level]) -> None:
@@ -124,19 +134,32 @@ def _write_levels(connection: Connection, shard: int, changed: Sequence[Level]) 
         }
         for level in latest.values()
     ]
-    gone = [{f"b_{key}": row[key] for key in _LEVEL_KEY} for row in rows if not row["taken"]]
-    kept = [row for row in rows if row["taken"]]
-    if gone:
-        matches = [levels.c[key] == bindparam(f"b_{key}") for key in _LEVEL_KEY]
-        connection.execute(delete(levels).where(*matches), gone)
-    if kept:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        upsert = dialect.insert(levels)
-        upsert = upsert.on_conflict_do_update(index_elements=_LEVEL_KEY, set_={"taken": upsert.excluded.taken})
-        connection.execute(upsert, kept)
+    _DELETE_LEVELS.execute(connection, [row for row in rows if not row["taken"]])
+    _UPSERT_LEVELS[connection.dialect.name].execute(connection, [row for row in rows if row["taken"]])
 
 
 _LEVEL_KEY = ("venue", "product_id", "side", "price")
+_THIS_LEVEL = given(**dict(levels.c))
+
+
+def _upsert_levels(statement: postgresql.Insert | sqlite.Insert) -> Bulk:
+    # SQLite cannot tell this ON from that of a join where no WHERE stands before it.
+    rows = select(_THIS_LEVEL).where(true())
+    changed = {"taken": statement.excluded.taken}
+    upsert = statement.from_select(list(levels.c.keys()), rows).on_conflict_do_update(
+        index_elements=_LEVEL_KEY, set_=changed
+    )
+    return Bulk(_THIS_LEVEL, upsert)
+
+
+_UPSERT_LEVELS = {
+    "postgresql": _upsert_levels(postgresql.insert(levels)),
+    "sqlite": _upsert_levels(sqlite.insert(levels)),
+}
+_DELETE_LEVELS = Bulk(
+    _THIS_LEVEL,
+    delete(levels).where(select(true()).where(*(levels.c[key] == _THIS_LEVEL.c[key] for key in _LEVEL_KEY)).exists()),
+)
 
 
 class _Written:
@@ -233,9 +256,9 @@ class _Written:
         """Return the order's row after the step, and what it must be before."""
         outcome, order = self.outcome, self.outcome.order
         return {
-            "b_seq": order.seq,
-            "b_before": order.state.value,
-            "b_filled": order.filled_size,
+            "seq": order.seq,
+            "before": order.state.value,
+            "filled_before": order.filled_size,
             "state": outcome.state.value,
             "reason": self.reason,
             "filled_size": self.filled,
@@ -253,7 +276,7 @@ class _Written:
         """Return the job's row after the step."""
         ended = self.outcome.state.ended
         return {
-            "b_id": self.outcome.order.job_id,
+            "id": self.outcome.order.job_id,
             "state": job_state_of(self.outcome.state).value,
             "result": self.result() if ended else None,
             "ended_us": self.outcome.time_us if ended else None,

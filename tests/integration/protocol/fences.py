@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, true, update
+from sqlalchemy import ColumnElement, Connection, insert, true, update
 
 from models.domain.book import Book, _Venue
 from models.domain.outcomes import StepResult
@@ -15,6 +15,7 @@ from models.domain.quotes import Quote
 from models.store import orders as store_orders
 from models.store import outcomes as store_outcomes
 from models.store import shards as store_shards
+from models.store.bulk import Bulk
 from models.store.database import CommitUnknownError
 from models.store.events import NewEvent
 from models.store.shards import Lease
@@ -33,12 +34,10 @@ def epoch(patch: pytest.MonkeyPatch) -> None:
 
 def order_row(patch: pytest.MonkeyPatch) -> None:
     """An outcome is written whatever the order's row says before it."""
-    whatever = update(orders).where(orders.c.seq == bindparam("b_seq"))
+    this = store_outcomes._THIS_ORDER
     names = ("state", "reason", "filled_size", "filled_value", "avg_price", "ended_us")
-    whatever = whatever.values({name: bindparam(name) for name in names})
-    # The parameters that are not asked for any more must still be there.
-    whatever = whatever.where(bindparam("b_before").is_not(func.coalesce(None, bindparam("b_filled"), None)) | true())
-    patch.setattr(store_outcomes, "_UPDATE_ORDER", whatever)
+    whatever = update(orders).where(orders.c.seq == this.c.seq).values({name: this.c[name] for name in names})
+    patch.setattr(store_outcomes, "_UPDATE_ORDERS", Bulk(this, whatever))
 
 
 def lease_expiry(patch: pytest.MonkeyPatch) -> None:
