@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, StatementError
 
 from models.domain.decimals import plain
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import JobState, OrderState, Side, TimeInForce
+from models.store.bulk import insert_rows
 from models.store.database import Database
 from models.store.events import NewEvent, append, rfc3339
 from models.store.rows import OrderRow, SplitRow, order_row
@@ -184,13 +185,10 @@ def _judge(order: NewOrder, by_key: _ByKey, by_name: _ByName) -> _Answer | None:
     return None
 
 
-# Made once: a statement that is the same object is not looked through again each time.
-_INSERT_JOBS, _INSERT_ORDERS, _INSERT_KEYS = insert(jobs), insert(orders), insert(idempotency_keys)
-
-
 def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
-    connection.execute(
-        _INSERT_JOBS,
+    insert_rows(
+        connection,
+        jobs,
         [
             {
                 "id": order.job_id,
@@ -206,8 +204,9 @@ def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
             for order in new
         ],
     )
-    connection.execute(
-        _INSERT_ORDERS,
+    insert_rows(
+        connection,
+        orders,
         [
             {
                 "id": order.id,
@@ -242,8 +241,7 @@ def _insert(connection: Connection, new: Sequence[NewOrder]) -> None:
         for order in new
         if order.idempotency_key is not None
     ]
-    if keyed:
-        connection.execute(_INSERT_KEYS, keyed)
+    insert_rows(connection, idempotency_keys, keyed)
 
 
 def _accepted_event(order: NewOrder) -> NewEvent:
