@@ -139,15 +139,16 @@ class FulfilmentLoop:
 
     def _work(self, journal: IO[str] | None) -> None:
         with self._database.read() as connection:
-            loaded = stored.load(connection, self.lease.shard)
+            loaded = stored.load(connection, self.lease.shard, self._settings.market)
         book = Book(
             self._instruments,
             levels=loaded.levels,
             disabled=loaded.disabled,
+            tokens=loaded.tokens,
             silence_us=self._settings.silence_us,
         )
         if journal is not None:
-            began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us)
+            began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us, loaded.tokens)
             journal.write(json.dumps(opening(clock_us(), *began)) + "\n")
         known = dict.fromkeys(loaded.disabled, False)
         log.info(
@@ -170,7 +171,7 @@ class FulfilmentLoop:
             if woken or time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_S
                 with self._database.read() as connection:
-                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX)
+                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX, self._settings.market)
                     cancels = stored.cancels(connection, self.lease.shard)
                     now_on = switches(connection)
                 changed = [VenueSwitch(name, on) for name, on in now_on.items() if known.get(name, True) is not on]
