@@ -172,7 +172,7 @@ class FulfilmentLoop:
                 look_at = time.monotonic() + LOOK_S
                 with self._database.read() as connection:
                     orders = stored.queued(connection, self.lease.shard, QUEUED_MAX, self._settings.market)
-                    cancels = stored.cancels(connection, self.lease.shard)
+                    cancels = stored.cancels(connection, self.lease.shard, self._settings.market)
                     now_on = switches(connection)
                 changed = [VenueSwitch(name, on) for name, on in now_on.items() if known.get(name, True) is not on]
                 known = now_on

@@ -55,11 +55,13 @@ def _open(
     return [domain_order(order_row(row)) for row in connection.execute(query)]
 
 
-def cancels(connection: Connection, shard: int) -> list[int]:
-    """Return the open orders whose owners asked for a cancel."""
+def cancels(connection: Connection, shard: int, market: Market | None = None) -> list[int]:
+    """Return the open orders of a market (None: of every one) whose owners asked for a cancel."""
     query = select(orders.c.seq).where(
         orders.c.shard == shard,
         orders.c.cancel_us.is_not(None),
         orders.c.ended_us.is_(None),
     )
+    if market is not None:
+        query = query.where(orders.c.market == market.value)
     return list(connection.execute(query.order_by(orders.c.seq)).scalars())
