@@ -112,11 +112,15 @@ class FulfilmentLoop:
         """Look at the rows now."""
         self.inbox.wake()
 
-    def stop(self) -> None:
-        """Finish the step at hand, commit it and end."""
+    def halt(self) -> None:
+        """Finish the step at hand, commit it and end; do not wait for that."""
         self._stopping.set()
         self.inbox.wake()
-        self._threads[0].join(10)
+
+    def stop(self, limit_s: float = 10) -> None:
+        """Halt, and wait for it."""
+        self.halt()
+        self._threads[0].join(limit_s)
 
     @property
     def alive(self) -> bool:

@@ -18,6 +18,7 @@ from models.domain.errors import CrossfillError
 from models.store.file_lock import FileLock, LockTimeoutError
 
 LOCK_TIMEOUT_S = 10
+CLOSE_S = 0.5  # of waiting for the lock, where whoever has it is busy for longer than that
 BUSY_MS = 10_000
 CHECKPOINT_BUSY_MS = 100
 
@@ -92,12 +93,12 @@ class Database:
             yield connection
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, timeout_s: float | None = None) -> Iterator[None]:
         if self._lock is None:
             yield
             return
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout_s)
         except (LockTimeoutError, OSError) as error:
             raise StoreUnavailableError(error) from error
         try:
@@ -150,7 +151,7 @@ class Database:
             return
         # The last connection of all checkpoints as it closes. Where the lock is not free, its
         # holder is connected too, and this is not the last one.
-        with suppress(StoreUnavailableError), self._locked():
+        with suppress(StoreUnavailableError), self._locked(CLOSE_S):
             self.engine.dispose()
         self.engine.dispose()
         self._lock.close()
