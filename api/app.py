@@ -56,7 +56,7 @@ def bootstrap(settings: Settings, writer: Sequence[str] = WRITER) -> Services:
         market=Market(bus, database, int(settings.silence_s * 1e6)),
         registry=registry,
         counters=counters,
-        probe=Probe(database, connect_async(settings.broker, timeout_s=2), bus, shards),
+        probe=Probe(database, connect_async(settings.broker, timeout_s=2), bus, shards, settings.market),
     )
 
 

@@ -14,6 +14,7 @@ from api.placing import FIELDS
 from api.problems import ProblemError
 from models.bus.names import Queue, orders_queue, quotes_stream
 from models.domain.errors import CrossfillError
+from models.domain.quotes import Market
 from models.metrics import SECONDS, SIZES
 from models.store.backlog import Backlog, backlog
 from models.store.database import Database
@@ -83,8 +84,16 @@ Sample = tuple[str, tuple[str, ...], float]
 class Probe:
     """Asks the database and Redis. A part that does not answer is not asked again before it has."""
 
-    def __init__(self, database: Database, broker: redis.asyncio.Redis, bus: redis.asyncio.Redis, shards: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        broker: redis.asyncio.Redis,
+        bus: redis.asyncio.Redis,
+        shards: int,
+        market: Market,
+    ) -> None:
         self._database = database
+        self._market = market
         self._broker = broker
         self._bus = bus
         self._shards = shards
@@ -128,7 +137,7 @@ class Probe:
 
     def _read(self) -> Backlog:
         with self._database.read() as connection:
-            return backlog(connection, int(PROBE_S * 1000))
+            return backlog(connection, self._market, int(PROBE_S * 1000))
 
     async def _passing(self) -> Sequence[Sample]:
         queues = [Queue.JOBS.value, *(orders_queue(shard) for shard in range(self._shards))]

@@ -23,7 +23,7 @@ from models.bus.wakeups import new_task_id
 from models.domain.decimals import plain
 from models.domain.identifiers import uuid7
 from models.domain.instruments import Instrument, UnknownSymbolError
-from models.domain.orders import OrderState, Side
+from models.domain.orders import OrderState, Reason, Side
 from models.domain.shards import shard_of
 from models.domain.waiting import Offer, waiting_reason
 from models.store.database import StoreUnavailableError
@@ -189,13 +189,20 @@ async def waiting(made: Services, rows: Sequence[OrderRow]) -> list[dict[str, An
 
     That is told from the newest prices and from what collectors say, not by the book: where a price that is
     live reaches an order and it rests all the same, what is shown there was taken by others. Nothing is
-    said while prices cannot be read, or of a pair that is on no list any more.
+    said while prices cannot be read, or of a pair that is on no list any more. An order of another market
+    waits for that.
     """
+    market = made.settings.market.value
     symbols = {row.symbol for row in rows if row.state is OrderState.WORKING}
     known = [instrument for instrument in made.instruments if instrument.symbol in symbols]
     looked = await asyncio.gather(*map(made.market.look, known), return_exceptions=True)
     seen = {instrument.symbol: (instrument, each) for instrument, each in zip(known, looked, strict=True)}
-    return [_with_reason(row, *seen.get(row.symbol, (None, None))) for row in rows]
+    return [
+        {**order_json(row), "reason": Reason.OTHER_MARKET.value}
+        if row.market != market and not row.state.ended
+        else _with_reason(row, *seen.get(row.symbol, (None, None)))
+        for row in rows
+    ]
 
 
 def _with_reason(row: OrderRow, instrument: Instrument | None, seen: Seen | BaseException | None) -> dict[str, Any]:

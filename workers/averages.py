@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import redis
 
 from models.bus.history import read_chunks, read_spans
 from models.domain.averages import Fill, Method
-from models.domain.decimals import plain
+from models.domain.decimals import EXACT, plain
 from models.domain.history import Chunk, Sample, Span, WindowMean, fills_of, price_of, window_mean
 from models.domain.instruments import Instrument, Instruments, Product
 from models.domain.sources import COVERAGE_MIN, Consolidated, Input, Seen, Source, consolidate
@@ -103,6 +103,8 @@ def part_of(
         mine = [chunk for chunk in chunks if (chunk.venue, chunk.product_id) == (product.venue, product.id)]
         mean = means[product.venue] = _mean(mine, spans[product.venue], wanted, wanted.input)
         traded = [fill for fill in fills if fill.venue == product.venue]
+        with localcontext(EXACT):
+            volume = sum((fill.size for fill in traded), Decimal(0))
         half_spread = window_mean(mine, spans[product.venue], wanted.start_us, wanted.end_us, _half_spread)
         seen.append(
             Seen(
@@ -112,7 +114,7 @@ def part_of(
                 None,
                 None,
                 enabled.get(product.venue, True),
-                sum((fill.size for fill in traded), Decimal(0)),
+                volume,
                 wanted.end_us - traded[-1].time_us if traded else None,
                 half_spread.value or Decimal(0),
                 coverage=mean.coverage,

@@ -22,17 +22,19 @@ from models.bus import hints
 from models.bus.client import BusUnavailableError
 from models.bus.quotes import QuoteReader
 from models.domain.book import Book
+from models.domain.errors import CrossfillError
 from models.domain.instruments import Instruments
 from models.domain.journal import entry, opening
 from models.domain.orders import Order, Reason
 from models.domain.outcomes import StepResult, VenueSwitch
-from models.domain.quotes import BusItem, Market
+from models.domain.quotes import BusItem, Mark, Market
 from models.store import book as stored
 from models.store.database import Database
 from models.store.outcomes import commit_outcomes
 from models.store.shards import Lease
 from models.store.venues import switches
 from workers.inbox import Inbox
+from workers.marks import Marks
 from workers.metrics import LoopMetrics
 
 LOOK_S = 1.0  # rows are looked for so often even if no wake-up came
@@ -53,6 +55,13 @@ class LoopSettings:
     fee_bps: Decimal
     silence_us: int
     journal: Path | None
+
+
+class StoodStillError(CrossfillError):
+    """Between two steps was more time than a venue may be silent: what the book knows and what waits for it is old."""
+
+    def __init__(self, lease: Lease, still_us: int) -> None:
+        super().__init__(f"shard {lease.shard} stood still for {still_us / 1e6:.1f} s")
 
 
 def clock_us() -> int:
@@ -87,6 +96,7 @@ class FulfilmentLoop:
         self._metrics = metrics or LoopMetrics(CollectorRegistry())
         self._stopping = threading.Event()
         self._number = 0
+        self._stepped_us: int | None = None  # None: nothing was read yet that could be old
         self._hint_after = 0.0
         name = f"shard-{lease.shard}"
         self._threads = [
@@ -96,18 +106,21 @@ class FulfilmentLoop:
 
     def start(self) -> None:
         """Load the book and begin."""
-        for thread in self._threads:
-            thread.start()
+        self._threads[0].start()
 
     def wake(self) -> None:
         """Look at the rows now."""
         self.inbox.wake()
 
-    def stop(self) -> None:
-        """Finish the step at hand, commit it and end."""
+    def halt(self) -> None:
+        """Finish the step at hand, commit it and end; do not wait for that."""
         self._stopping.set()
         self.inbox.wake()
-        self._threads[0].join(10)
+
+    def stop(self, limit_s: float = 10) -> None:
+        """Halt, and wait for it."""
+        self.halt()
+        self._threads[0].join(limit_s)
 
     @property
     def alive(self) -> bool:
@@ -117,10 +130,12 @@ class FulfilmentLoop:
     def _read(self) -> None:
         """Bring quotes to the inbox, for as long as the loop runs, whatever Redis does."""
         reader = QuoteReader(self._bus, self.lease.shard)
+        marks = Marks(self._settings.silence_us / 2)
         pause_s = READ_PAUSE_S
         while not self._stopping.wait(pause_s):
             try:
-                self.inbox.put(reader.read(READ_BLOCK_MS))
+                items, now_us = reader.read(READ_BLOCK_MS), clock_us()
+                self.inbox.put([item for item in items if not isinstance(item, Mark) or marks.counts(item, now_us)])
                 pause_s = READ_PAUSE_S
             except BusUnavailableError as error:
                 if pause_s == READ_PAUSE_S:
@@ -139,15 +154,16 @@ class FulfilmentLoop:
 
     def _work(self, journal: IO[str] | None) -> None:
         with self._database.read() as connection:
-            loaded = stored.load(connection, self.lease.shard)
+            loaded = stored.load(connection, self.lease.shard, self._settings.market)
         book = Book(
             self._instruments,
             levels=loaded.levels,
             disabled=loaded.disabled,
+            tokens=loaded.tokens,
             silence_us=self._settings.silence_us,
         )
         if journal is not None:
-            began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us)
+            began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us, loaded.tokens)
             journal.write(json.dumps(opening(clock_us(), *began)) + "\n")
         known = dict.fromkeys(loaded.disabled, False)
         log.info(
@@ -158,20 +174,24 @@ class FulfilmentLoop:
             market=self._settings.market.value,
         )
         self._step(book, journal, orders=loaded.working)
+        # Not before: what came while a large book was loaded would be old.
+        self._stepped_us = clock_us()
+        self._threads[1].start()
         look_at = count_at = 0.0
         while not self._stopping.is_set():
             if time.monotonic() >= count_at:
                 count_at = time.monotonic() + COUNT_S
                 self.waiting = book.waiting_counts()
-            items, woken = self.inbox.wait(min(look_at, _monotonic(book.next_deadline_us)))
+            latest = time.monotonic() + self._settings.silence_us / 2e6
+            items, woken = self.inbox.wait(min(look_at, latest, _monotonic(book.next_deadline_us)))
             orders: list[Order] = []
             cancels: list[int] = []
             changed: list[VenueSwitch] = []
             if woken or time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_S
                 with self._database.read() as connection:
-                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX)
-                    cancels = stored.cancels(connection, self.lease.shard)
+                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX, self._settings.market)
+                    cancels = stored.cancels(connection, self.lease.shard, self._settings.market)
                     now_on = switches(connection)
                 changed = [VenueSwitch(name, on) for name, on in now_on.items() if known.get(name, True) is not on]
                 known = now_on
@@ -189,7 +209,7 @@ class FulfilmentLoop:
         cancels: Sequence[int] = (),
         orders: Sequence[Order] = (),
     ) -> None:
-        now_us = clock_us()
+        now_us = self._now_us()
         if journal is not None:
             journal.write(json.dumps(entry(now_us, items, switches, cancels, orders)) + "\n")
             journal.flush()
@@ -199,8 +219,17 @@ class FulfilmentLoop:
         self._commit(result)
         while result.more:
             with self._metrics.steps.time():
-                result = book.step(now_us)
+                result = book.step(self._now_us())
             self._commit(result)
+
+    def _now_us(self) -> int:
+        """Return the time for a step. Raises StoodStillError."""
+        now_us, stepped_us = clock_us(), self._stepped_us
+        if stepped_us is not None:
+            if now_us - stepped_us >= self._settings.silence_us:
+                raise StoodStillError(self.lease, now_us - stepped_us)
+            self._stepped_us = now_us
+        return now_us
 
     def _commit(self, result: StepResult) -> None:
         if not result.outcomes:

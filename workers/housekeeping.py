@@ -74,7 +74,7 @@ def sweep_due(store: Database, configured: Settings) -> int:
     needs none. Jobs with a due time to come have no message before; this is what wakes a worker for them.
     """
     with store.read() as connection:
-        waiting = shards_forgotten(connection, now_us(connection) - WAITING_US)
+        waiting = shards_forgotten(connection, now_us(connection) - WAITING_US, configured.market)
         due = jobs_forgotten(connection, WAITING_US)
     if not waiting and not due:
         return 0

@@ -13,6 +13,9 @@ from workers.fulfilment import FulfilmentLoop, clock_us
 
 TICK_S = 1.0
 SEEN_US = 5_000_000  # a worker that was not seen for so long does not count
+# A loop whose commit hangs is left to itself: the shard's epoch refuses it.
+LOOP_S_MAX = 10.0
+STOP_S_MAX = 5.0  # a process must end within 8 s (cli/supervisor.py), whatever holds the database
 KIND = "fulfilment"
 
 log = structlog.get_logger()
@@ -59,9 +62,11 @@ class Leases:
             loop.wake()
 
     def stop(self) -> None:
-        """Finish the steps at hand and give every lease back."""
+        """Finish the steps at hand and give every lease back; where that takes too long, leases run out."""
         self._stopping.set()
-        self._thread.join(10)
+        for loop in self.loops:
+            loop.halt()
+        self._thread.join(STOP_S_MAX)
 
     def _run(self) -> None:
         while True:
@@ -108,8 +113,12 @@ class Leases:
 
     def _drop(self, shards: list[int]) -> None:
         """Stop loops whose lease is lost: what they would commit is refused anyway."""
-        for shard in shards:
-            self._loops.pop(shard).stop()
+        stopped = [self._loops.pop(shard) for shard in shards]
+        for loop in stopped:
+            loop.halt()
+        until = time.monotonic() + LOOP_S_MAX
+        for loop in stopped:
+            loop.stop(max(0.0, until - time.monotonic()))
 
     def _give_back(self, shards: list[int]) -> None:
         """Stop loops in order and free their shards for the next owner."""

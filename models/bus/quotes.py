@@ -104,13 +104,16 @@ class QuoteReader:
         return [item for _, fields in batches for item in decode(fields[b"b"])]
 
     def _start(self) -> list[BusItem]:
-        newest: Any = self._client.xrevrange(self._stream, count=1)
+        newest: Any = self._client.xrevrange(self._stream, count=READ_MAX)
         self._last_id = newest[0][0] if newest else b"0"
         values: Any = self._client.hvals(self._current)
         quotes = [_quote.decode(text) for text in values]
+        # A batch that Redis held up may have been worked after a newer one, and have the last word in the hash.
+        quotes += [item for _, fields in newest for item in decode(fields[b"b"]) if isinstance(item, Quote)]
         # Quotes of one connection in the order of their numbers, older connections first.
         quotes.sort(key=lambda quote: (quote.venue, quote.token, quote.number))
-        return list(quotes)
+        last = {(quote.venue, quote.product_id): quote for quote in quotes}
+        return [quote for quote in quotes if last[quote.venue, quote.product_id] is quote]
 
 
 def _batches(answer: object) -> list[tuple[bytes, dict[bytes, bytes]]]:

@@ -7,7 +7,7 @@ inputs give the same outcomes, so replay, audit and what-if are the same functio
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from math import inf
@@ -89,7 +89,8 @@ class _Symbol:
 class Book:
     """Resting orders and displayed liquidity of a set of instruments.
 
-    `levels` are those of an earlier book, as committed; `disabled` the venues that are switched off.
+    `levels` are those of an earlier book, as committed; `disabled` the venues that are switched off;
+    `tokens` the newest connection token of each venue that is known: older ones count for nothing.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Book:
         *,
         levels: Iterable[Level] = (),
         disabled: Iterable[str] = (),
+        tokens: Mapping[str, int] | None = None,
         silence_us: int = 3_000_000,
         ledger: Callable[[Side], Ledger] = Ledger,
     ) -> None:
@@ -120,6 +122,9 @@ class Book:
                 venue = self._venues.setdefault(product.venue, _Venue(product.venue, enabled=product.venue not in off))
                 made = venue.products[product.id] = _Product(venue, product.id, symbol, ledger)
                 symbol.products.append(made)
+        for name, token in (tokens or {}).items():
+            if name in self._venues:
+                self._venues[name].token = token
         for level in levels:
             self._restore(level)
 

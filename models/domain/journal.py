@@ -72,18 +72,25 @@ class Opening:
     instruments: Instruments
     levels: list[Level]
     disabled: list[str]
+    tokens: dict[str, int]
     silence_us: int
     rule_version: int
 
 
 def opening(
-    now_us: int, instruments: Iterable[Instrument], levels: Iterable[Level], disabled: Sequence[str], silence_us: int
+    now_us: int,
+    instruments: Iterable[Instrument],
+    levels: Iterable[Level],
+    disabled: Sequence[str],
+    silence_us: int,
+    tokens: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the first entry of a journal: a step without inputs, and the book that it was done on."""
     book = {
         "rule_version": RULE_VERSION,
         "silence_us": silence_us,
         "disabled": sorted(disabled),
+        "tokens": dict(tokens or {}),
         "levels": [
             [level.venue, level.product_id, level.side.value, plain(level.price), plain(level.taken)]
             for level in levels
@@ -113,7 +120,9 @@ def read_opening(entry: Mapping[str, Any]) -> Opening | None:
         Level(venue, product_id, Side(side), Decimal(price), Decimal(taken))
         for venue, product_id, side, price, taken in book["levels"]
     ]
-    return Opening(instruments, levels, book["disabled"], book["silence_us"], book["rule_version"])
+    # A journal from before tokens were loaded has none.
+    told = (book["disabled"], book.get("tokens", {}), book["silence_us"], book["rule_version"])
+    return Opening(instruments, levels, *told)
 
 
 def _read_product(product: Sequence[str]) -> Product:

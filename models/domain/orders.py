@@ -53,6 +53,7 @@ class Reason(StrEnum):
     STEP_FAILED = "step_failed"
 
     QUEUED = "queued"
+    OTHER_MARKET = "other_market"  # than the one that runs: its own must run again
     NO_QUOTE_YET = "no_quote_yet"
     NOT_LIVE = "not_live"
     OUTSIDE_LIMIT = "outside_limit"

@@ -224,6 +224,7 @@ def rerun(
                 opened.instruments,
                 levels=opened.levels,
                 disabled=opened.disabled,
+                tokens=opened.tokens,
                 silence_us=opened.silence_us if silence_us is None else silence_us,
                 ledger=ledger,
             )

@@ -50,10 +50,17 @@ def snapshot(database: Database) -> Iterator[Connection]:
     if database.is_sqlite:
         event.listen(database.engine, "connect", _sort_on_disk)
     with database.read() as connection:
-        if not database.is_sqlite:
-            connection.execution_options(isolation_level="REPEATABLE READ")
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
-        yield connection
+        if database.is_sqlite:
+            yield connection
+            return
+        connection.execution_options(isolation_level="REPEATABLE READ")
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        raw: Any = connection.connection.dbapi_connection
+        before, raw.answer_s = raw.answer_s, None
+        try:
+            yield connection
+        finally:
+            raw.answer_s = before
 
 
 def _sort_on_disk(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select, text
 
 from models.domain.orders import JobState, OrderState
+from models.domain.quotes import Market
 from models.store.database import now_us
 from models.store.jobs import ORDER_KIND
 from models.store.shards import owned
@@ -26,8 +27,11 @@ class Backlog:
     shards_owned: int
 
 
-def backlog(connection: Connection, timeout_ms: int) -> Backlog:
-    """Count what waits, up to COUNT_MAX rows of each kind. PostgreSQL gives up on a query after `timeout_ms`."""
+def backlog(connection: Connection, market: Market, timeout_ms: int) -> Backlog:
+    """Count what waits, up to COUNT_MAX rows of each kind; of orders, those of a market.
+
+    PostgreSQL gives up on a query after `timeout_ms`.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL statement_timeout = {timeout_ms:d}"))
     now = now_us(connection)
@@ -38,6 +42,7 @@ def backlog(connection: Connection, timeout_ms: int) -> Backlog:
         waiting = (
             select(orders.c.seq, orders.c.created_us)
             .where(orders.c.shard == shard, orders.c.state == OrderState.QUEUED.value, orders.c.ended_us.is_(None))
+            .where(orders.c.market == market.value)
             .order_by(orders.c.seq)
         )
         first = connection.execute(waiting.limit(1)).first()

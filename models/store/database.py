@@ -18,6 +18,7 @@ from models.domain.errors import CrossfillError
 from models.store.file_lock import FileLock, LockTimeoutError
 
 LOCK_TIMEOUT_S = 10
+CLOSE_S = 0.5  # of waiting for the lock, where whoever has it is busy for longer than that
 BUSY_MS = 10_000
 CHECKPOINT_BUSY_MS = 100
 
@@ -47,24 +48,20 @@ class Database:
     def open(cls, url: str, *, pool_size: int = 5) -> Self:
         """Return a database of this URL; nothing is connected before the first transaction."""
         sqlite = make_url(url).get_backend_name() == "sqlite"
-        # A database that was made with SQL_ASCII would answer in bytes.
-        options = {
-            "connect_timeout": 5,
-            "client_encoding": "utf8",
-            "options": "-c lock_timeout=10000 -c statement_timeout=60000",
-        }
         engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=20,
             pool_timeout=10,
             pool_pre_ping=not sqlite,
-            connect_args={"timeout": 10} if sqlite else options,
+            connect_args={"timeout": 10} if sqlite else {},
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
         )
         if sqlite:
             event.listen(engine, "connect", _prepare_sqlite)
+        else:
+            event.listen(engine, "do_connect", _connect_postgres)
         return cls(engine)
 
     @contextmanager
@@ -96,12 +93,12 @@ class Database:
             yield connection
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, timeout_s: float | None = None) -> Iterator[None]:
         if self._lock is None:
             yield
             return
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout_s)
         except (LockTimeoutError, OSError) as error:
             raise StoreUnavailableError(error) from error
         try:
@@ -154,7 +151,7 @@ class Database:
             return
         # The last connection of all checkpoints as it closes. Where the lock is not free, its
         # holder is connected too, and this is not the last one.
-        with suppress(StoreUnavailableError), self._locked():
+        with suppress(StoreUnavailableError), self._locked(CLOSE_S):
             self.engine.dispose()
         self.engine.dispose()
         self._lock.close()
@@ -162,6 +159,12 @@ class Database:
 
 def _dumps(value: object) -> str:
     return orjson.dumps(value).decode()
+
+
+def _connect_postgres(_dialect: object, _record: object, _arguments: object, named: dict[str, Any]) -> object:
+    from models.store import postgres  # noqa: PLC0415 -- with SQLite nobody needs the driver, and it is large
+
+    return postgres.Connection.connect(**{**postgres.options(), **named})
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection

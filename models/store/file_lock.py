@@ -39,9 +39,9 @@ class FileLock:
         self._wait: _Wait | None = None
         self._files: tuple[int, int, int] | None = None  # process, queue, lock
 
-    def acquire(self) -> None:
+    def acquire(self, timeout_s: float | None = None) -> None:
         """Take the lock. Raises LockTimeoutError, or OSError where the file cannot be made."""
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
         _take(self._turn, deadline_s)
         try:
             _take(self._held, deadline_s)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import JobState, OrderState
+from models.domain.quotes import Market
 from models.store.database import Database, now_us
 from models.store.events import NewEvent, append
 from models.store.orders import KeyReusedError
@@ -161,8 +162,8 @@ def jobs_forgotten(connection: Connection, within_us: int) -> bool:
     return connection.execute(query).first() is not None
 
 
-def shards_forgotten(connection: Connection, before_us: int) -> list[int]:
-    """Return the shards with orders that were accepted before a time and are in no book, and that have no owner.
+def shards_forgotten(connection: Connection, before_us: int, market: Market) -> list[int]:
+    """Return the shards without an owner in which orders of a market were accepted before a time and are in no book.
 
     An owner claims all rows of its shard with the lease, and looks at them once a second by itself.
     """
@@ -173,6 +174,7 @@ def shards_forgotten(connection: Connection, before_us: int) -> list[int]:
         orders.c.state == OrderState.QUEUED.value,
         orders.c.ended_us.is_(None),
         orders.c.created_us < before_us,
+        orders.c.market == market.value,
     )
     query = select(shards.c.shard).where(unowned, waiting).order_by(shards.c.shard)
     return list(connection.execute(query).scalars())

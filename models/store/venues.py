@@ -23,6 +23,11 @@ def next_token(database: Database, venue: str) -> int:
         return int(connection.execute(raised).scalar_one())
 
 
+def tokens(connection: Connection) -> dict[str, int]:
+    """Return the highest connection token given out for each venue."""
+    return {row.venue: row.token for row in connection.execute(select(venues.c.venue, venues.c.token))}
+
+
 def set_enabled(database: Database, venue: str, *, enabled: bool) -> bool:
     """Switch a venue on or off; return whether there is such a venue."""
     with database.write() as connection:

@@ -18,6 +18,7 @@ from api.figures import Probe
 from cli.valkey import free_port
 from models.bus.client import connect, connect_async
 from models.bus.names import Queue, quotes_stream
+from models.domain.quotes import Market
 from models.settings import Settings
 from models.store.backlog import backlog
 from models.store.database import Database
@@ -121,7 +122,7 @@ def test_counting_the_backlog_reads_no_table(either: Database) -> None:
         def note(*arguments: Any) -> None:
             asked.append((arguments[2], arguments[3]))
 
-        found = backlog(connection, 5_000)
+        found = backlog(connection, Market.SIMULATED, 5_000)
         event.remove(connection, "before_cursor_execute", note)
         explain = "EXPLAIN QUERY PLAN " if either.is_sqlite else "EXPLAIN "
         plans = [
@@ -129,6 +130,7 @@ def test_counting_the_backlog_reads_no_table(either: Database) -> None:
             for statement, given in asked
             if "FROM orders" in statement or "FROM jobs" in statement
         ]
+        assert backlog(connection, Market.LIVE, 5_000).queued == 0
     assert (found.queued, dict(found.jobs), found.shards) == (3, {}, 4)
     assert len(plans) > 4 + 2
     for plan in plans:
@@ -173,7 +175,7 @@ def test_a_part_that_hangs_is_asked_once(redis_url: str) -> None:
 
     async def run() -> tuple[list[bool], int]:
         bus = connect_async(redis_url)
-        probe = Probe(stopped, connect_async(redis_url), bus, 1)  # type: ignore[arg-type] # a database that hangs
+        probe = Probe(stopped, connect_async(redis_url), bus, 1, Market.SIMULATED)  # type: ignore[arg-type] # a database that hangs
         ticks = 0
 
         async def tick() -> None:

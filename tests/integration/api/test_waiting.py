@@ -14,8 +14,10 @@ from cli.valkey import free_port
 from models.bus.client import connect
 from models.bus.latest import CollectorState, LatestPrice
 from models.bus.quotes import QuoteWriter
-from models.domain.quotes import BusItem, Mark, Quote
+from models.domain.quotes import BusItem, Mark, Market, Quote
+from models.settings import Settings
 from models.store.database import Database
+from tests.integration.api.serving import serving
 from tests.integration.scraping import scrape
 from tests.integration.workers.test_fulfilment import clock_us, running_worker
 
@@ -136,3 +138,45 @@ def test_each_reason_is_told(
         until(lambda: counted() == {"venue_stale": 2})
         client.delete(f"/orders/{near['order']['id']}")
         until(lambda: says(near, "cancelled"))
+
+
+def test_an_order_of_another_market_waits_for_it(
+    client: httpx.Client,
+    settings: Settings,
+    database_url: str,
+    redis_url: str,
+    tmp_path: Path,
+    feed: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is in no book of the market that runs, placed before or not, and says so; in its own it is filled."""
+    other = settings.model_copy(update={"market": Market.REPLAY})
+
+    def placed(through: httpx.Client, **more: Any) -> str:
+        made: dict[str, Any] = through.post("/order/limit", json={**SELL, "price": "0.0008", **more}).json()
+        return str(made["order"]["id"])
+
+    def read(through: httpx.Client, order_id: str) -> tuple[str, str, str]:
+        order = through.get(f"/orders/{order_id}").json()
+        return order["state"], order["reason"], order["filled_size"]
+
+    resting = placed(client)
+    with running_worker("fulfilment", database_url, redis_url, tmp_path):
+        until(lambda: read(client, resting)[0] == "working")
+    queued, gone = placed(client), placed(client)
+    client.delete(f"/orders/{gone}")
+    feed.start()
+    with serving(other) as elsewhere:
+        with monkeypatch.context() as patch:
+            patch.setenv("CROSSFILL_MARKET", "replay")
+            with running_worker("fulfilment", database_url, redis_url, tmp_path):
+                feed.quote("0.0009", "50")
+                mine = placed(elsewhere)
+                until(lambda: read(elsewhere, mine)[0] == "filled")
+        assert read(elsewhere, resting) == ("working", "other_market", "0")
+        assert read(elsewhere, queued) == ("queued", "other_market", "0")
+        assert read(elsewhere, gone) == ("queued", "other_market", "0")
+        assert {each["reason"] for each in elsewhere.get("/orders").json()["orders"]} == {None, "other_market"}
+    with running_worker("fulfilment", database_url, redis_url, tmp_path):
+        until(lambda: read(client, resting)[0] == read(client, queued)[0] == "filled")
+        until(lambda: read(client, gone)[0] == "cancelled")

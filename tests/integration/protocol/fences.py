@@ -128,6 +128,7 @@ FENCES = (
     Fence("expiry of a lease", ("a running lease",), patches=(lease_expiry,)),
     Fence("new epoch of each claim", ("events", "end", "due"), 4, patches=(new_epoch,)),
     Fence("token of a connection", ("level", "twice"), 4, Plan(make_book=TokenlessBook)),
+    Fence("tokens loaded", ("token",), plan=Plan(load_tokens=False)),
     Fence("number of a quote", ("level", "twice"), 14, Plan(make_book=NumberlessBook)),
     Fence("levels stored", ("level", "twice"), patches=(levels_stored,)),
     Fence("levels loaded", ("level", "twice"), plan=Plan(load_levels=False)),

@@ -26,6 +26,7 @@ def violations(world: World) -> list[str]:
             *_promises(world, connection),
             *_orders(connection),
             *_levels(world, connection),
+            *_tokens(world, connection),
             *_events(connection),
         ]
 
@@ -128,6 +129,23 @@ def allowances(world: World) -> dict[tuple[Place, Decimal], Decimal]:
                     allowed[place, price] += max(Decimal(0), size - levels.get(price, Decimal(0)))
                     levels[price] = size
     return allowed
+
+
+def _tokens(world: World, connection: Connection) -> Iterator[str]:
+    """No owner believes a connection of which an owner before it knew, when it loaded, that it was overtaken."""
+    overtaken: dict[tuple[int, int], dict[str, int]] = {}  # by shard and epoch: the newest tokens heard before it
+    for shard, numbered in world.journals.items():
+        for epoch, journal in numbered:
+            heard: dict[str, int] = defaultdict(int)
+            for earlier in (each for number, each in numbered if number < epoch):
+                for item in (item for when, items in earlier if when < journal[0][0] for item in items):
+                    heard[item.venue] = max(heard[item.venue], item.token)
+            overtaken[shard, epoch] = heard
+    for split in connection.execute(select(splits)):
+        shard, epoch, *_ = map(int, split.id.split("-"))
+        newest = overtaken[shard, epoch][split.venue]
+        if split.token < newest:
+            yield f"token: split {split.id} is of connection {split.token}, which {newest} had overtaken"
 
 
 def _believed(items: list[BusItem]) -> Iterator[Quote]:

@@ -105,6 +105,7 @@ class Plan:
     make_book: Callable[..., Book] = Book
     loop: "type[Loop] | None" = None
     load_levels: bool = True
+    load_tokens: bool = True
     keys: bool = True  # clients say their Idempotency-Key again when they repeat
 
 
@@ -475,7 +476,10 @@ class Loop:
             loaded = stored.load(connection, shard)
         yield MS
         levels = loaded.levels if world.plan.load_levels else []
-        book = world.plan.make_book(PAIRS, levels=levels, disabled=loaded.disabled, silence_us=SILENCE)
+        known_tokens = loaded.tokens if world.plan.load_tokens else {}
+        book = world.plan.make_book(
+            PAIRS, levels=levels, disabled=loaded.disabled, tokens=known_tokens, silence_us=SILENCE
+        )
         world.counts["book loaded"] += 1
         self.journal.append((world.now_us, ()))
         world.journals[shard].append((self.lease.epoch, self.journal))

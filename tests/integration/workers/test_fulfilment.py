@@ -54,14 +54,16 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @contextmanager
-def running_worker(kind: str, database_url: str, redis_url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running_worker(
+    kind: str, database_url: str, redis_url: str, home: Path, *, lease_s: float = 2
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker process; end it afterwards, whatever became of it."""
     environment = {
         **os.environ,
         "CROSSFILL_DATABASE_URL": database_url,
         "CROSSFILL_BROKER_URL": redis_url,
         "CROSSFILL_HOME": str(home),
-        "CROSSFILL_LEASE_S": "2",
+        "CROSSFILL_LEASE_S": str(lease_s),
     }
     log = (home / f"{kind}-{free_port()}.log").open("wb")
     command = [sys.executable, "-m", "workers", kind]
@@ -104,7 +106,15 @@ def feeding(redis_url: str, shard: int = 0, size: str = "1000") -> Iterator[None
         client.close()
 
 
-def place(database: Database, size: str = "1", *, shard: int = 0, symbol: str = SYMBOL, count: int = 1) -> list[str]:
+def place(
+    database: Database,
+    size: str = "1",
+    *,
+    shard: int = 0,
+    symbol: str = SYMBOL,
+    count: int = 1,
+    price: str = "0.0001",
+) -> list[str]:
     """Accept orders as the API does, without waking anybody, and return their ids."""
     now_us = clock_us()
     new = [
@@ -115,7 +125,7 @@ def place(database: Database, size: str = "1", *, shard: int = 0, symbol: str = 
             shard=shard,
             symbol=symbol,
             side=Side.SELL,
-            price=Decimal("0.0001"),
+            price=Decimal(price),
             size=Decimal(size),
             time_in_force=TimeInForce.GTC,
             venues=None,

@@ -53,6 +53,14 @@ def test_nothing_is_missed_between_the_hash_and_the_stream(client: redis.Redis) 
     assert [*reader.read(10), *reader.read(10)] == [quote("A", 2), quote("A", 2)]
 
 
+def test_a_batch_that_was_held_up_has_not_the_last_word(client: redis.Redis) -> None:
+    """Redis may work a write that its writer gave up after the one that followed; the higher number counts."""
+    writer = QuoteWriter(client)
+    writer.write({0: [quote("A", 2)]}, {})
+    writer.write({0: [quote("A", 1)]}, {})
+    assert QuoteReader(client, 0).read(10) == [quote("A", 2)]
+
+
 def test_older_connections_come_first(client: redis.Redis) -> None:
     """So that a newer connection's quotes have the last word."""
     QuoteWriter(client).write({0: [quote("A", 7, token=2), quote("B", 9, token=1), quote("C", 1, venue="a")]}, {})

@@ -1,7 +1,11 @@
+import os
+import socket
 import subprocess
 import sys
+import threading
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -9,10 +13,12 @@ from sqlalchemy.exc import IntegrityError
 
 from models.domain.orders import Side
 from models.store import database as module
+from models.store import postgres
 from models.store.database import CommitUnknownError, Database, StoreUnavailableError
 from models.store.owners import Owner, ensure_owner, owner_of_token
 from models.store.tables import levels, owners
 from models.store.venues import next_token
+from tests.chaos.proxy import Proxy
 from tests.services import ROOT
 
 WRITER = """
@@ -105,6 +111,69 @@ def test_a_connection_that_dies_is_said_so(postgres_url: str, then: str | None, 
     assert raised.value.retryable
     with database.read() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.close()
+
+
+def _half_open(proxy: Proxy, database: Database, *, at_commit: bool) -> list[Exception]:
+    """Write over a connection behind which everybody falls silent, and return how that ended."""
+    raised: list[Exception] = []
+
+    def write() -> None:
+        try:
+            with database.write() as connection:
+                if not at_commit:
+                    proxy.half_open()
+                connection.execute(RAISE)
+                if at_commit:
+                    proxy.half_open()
+        except StoreUnavailableError as error:
+            raised.append(error)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(60)
+    proxy.heal()
+    return raised
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+def test_a_connection_that_is_half_open_for_ever_is_given_up(
+    at_commit: bool, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers, nobody hangs up: the write ends all the same, and what it says is not less than is known."""
+    monkeypatch.setattr(postgres.Connection, "answer_s", 1.0)
+    monkeypatch.setattr(postgres, "COMMIT_S", 1.0)
+    straight = Database.open(postgres_url)
+    ensure_owner(straight, "ann", "admin", "token of ann")
+    assert straight.engine.url.port is not None
+    proxy = Proxy(straight.engine.url.port)
+    database = Database.open(straight.engine.url.set(port=proxy.port).render_as_string(hide_password=False))
+    with database.read() as connection:
+        assert connection.execute(SEQ).scalar_one() == 0
+    [error] = _half_open(proxy, database, at_commit=at_commit)
+    assert type(error) is (CommitUnknownError if at_commit else StoreUnavailableError)
+    with database.write() as connection:  # over a new connection
+        connection.execute(RAISE)
+    assert _seq(straight) == 1
+    database.close()
+    proxy.close()
+    straight.close()
+
+
+def test_a_server_that_has_gone_is_found_by_the_kernel(postgres_url: str) -> None:
+    """Nothing that was sent or asked stays without an acknowledgement for longer than some seconds."""
+    database = Database.open(postgres_url)
+    with database.read() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(raw.fileno())) as tcp:
+            assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, interval, count = (
+                tcp.getsockopt(socket.IPPROTO_TCP, getattr(socket, name, socket.TCP_KEEPINTVL))
+                for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+            )
+            if sys.platform == "linux":
+                assert 0 < tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 1000 * postgres.GONE_S
+    assert 0 < idle + interval * count <= postgres.GONE_S
     database.close()
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from models.domain.identifiers import uuid7
 from models.domain.orders import JobState
+from models.domain.quotes import Market
 from models.store.database import Database, now_us
 from models.store.events import as_message, events_after
 from models.store.jobs import (
@@ -156,12 +157,13 @@ def test_shards_that_wait_are_named(database: Database) -> None:
     """A shard is forgotten when an order of it was accepted before the time, is in no book yet, and nobody owns it."""
     accepted(database)
 
-    def forgotten(before_us: int) -> list[int]:
+    def forgotten(before_us: int, market: Market = Market.SIMULATED) -> list[int]:
         with database.read() as connection:
-            return shards_forgotten(connection, before_us)
+            return shards_forgotten(connection, before_us, market)
 
     assert forgotten(NOW_US + 1) == [0]
     assert forgotten(NOW_US) == []
+    assert forgotten(NOW_US + 1, Market.LIVE) == []  # whoever runs that market could do nothing about it
     [lease] = claim(database, "w", 1, MINUTE_US)
     assert forgotten(NOW_US + 1) == []
     renew(database, [lease], -1)

@@ -30,4 +30,5 @@ def test_a_venue_is_switched(database: Database) -> None:
     with database.read() as connection:
         assert switches(connection) == {"binance": False, "coinbase": True, "kraken": True}
         assert load(connection, 0).disabled == ["binance"]
+        assert load(connection, 0).tokens == {"binance": 1, "coinbase": 0, "kraken": 0}
     assert next_token(database, "binance") == 2

@@ -59,6 +59,20 @@ def test_whatever_a_price_job_computes_verifies(
     assert recomputable(result) is (method not in OF_TRADES)
 
 
+def test_volumes_are_exact_whatever_their_digits() -> None:
+    """A billion and a unit in the twenty-fifth place are summed without rounding either."""
+    [product, *others] = PAIR.products
+    sizes = (Decimal("1000000000.5"), Decimal("0.0000000000000000000000001"))
+    prints = tuple(Print(START + number, str(number), Decimal(1), size) for number, size in enumerate(sizes))
+    spans: dict[str, list[Span]] = {each.venue: [] for each in others} | {
+        product.venue: [Span(product.venue, 1, START, END)]
+    }
+    wanted = wanted_of(_payload(Method.VOLUME_WEIGHTED))
+    part = part_of(wanted, PAIR, [Chunk(product.venue, product.id, 1, (), prints)], spans, {})
+    [volume] = [source["volume"] for source in part["sources"] if source["venue"] == product.venue]
+    assert volume == "1000000000.5000000000000000000000001"
+
+
 SEEN = {"binance": (100_000, 2, 9, 60), "okx": (100_004, 3, 5, 60), "coinbase": (150_000, 3, 5, 60)}
 
 

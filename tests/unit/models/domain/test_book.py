@@ -90,6 +90,15 @@ def test_a_unit_is_sold_once(book: Book) -> None:
     assert sizes(book.step(T0 + 2, items=[quote(3, "0.0009", "7")])) == [(1, "working", ["2"])]
 
 
+def test_a_new_book_knows_which_connections_were_overtaken() -> None:
+    """Quotes and marks of a token older than the newest one given out count for nothing, whoever is heard first."""
+    book = Book(PAIRS, tokens={"binance": 3, "nobody": 9})
+    older: list[BusItem] = [quote(7, "0.0009", "5", token=2), mark(token=2)]
+    assert sizes(book.step(T0, items=older, orders=[order(1, "2")])) == [(1, "working", [])]
+    newest: list[BusItem] = [quote(1, "0.0009", "5", token=3), mark(token=3)]
+    assert sizes(book.step(T0 + 1, items=newest)) == [(1, "filled", ["2"])]
+
+
 def test_a_flicker_is_not_sold_again(book: Book) -> None:
     """A level that dips for less than a second remembers; after a full second it becomes what it shows."""
     book.step(T0, items=[quote(1, "0.0009", "5")], orders=[order(1, "20")])

@@ -186,13 +186,16 @@ def test_a_journal_begins_with_its_book() -> None:
     first = Book(Instruments(PAIRS))
     feed: list[BusItem] = [Mark("binance", 1, T0), quote(1, "0.001", "5")]
     levels = first.step(T0, items=feed, orders=[placing(1, "3").order]).levels
-    book = Book(Instruments(PAIRS), levels=levels, disabled=["coinbase"], silence_us=SECOND)
-    journal = _journal(opening(T0, Instruments(PAIRS), levels, ["coinbase"], SECOND))
+    tokens = {"binance": 2}
+    book = Book(Instruments(PAIRS), levels=levels, disabled=["coinbase"], tokens=tokens, silence_us=SECOND)
+    journal = _journal(opening(T0, Instruments(PAIRS), levels, ["coinbase"], SECOND, tokens))
+    overtaken: list[BusItem] = [Mark("binance", 1, T0), quote(9, "0.001", "99")]
     marks = [Mark("binance", 2, T0), Mark("coinbase", 1, T0)]
     quotes = [quote(1, "0.001", "5", token=2), quote(1, "0.002", "7", "coinbase")]
     on = [VenueSwitch("coinbase", enabled=True)]
     live = [
-        *_live(book, journal, T0, items=[*marks, *quotes], orders=[placing(2, "11").order]).outcomes,
+        *_live(book, journal, T0, items=overtaken, orders=[placing(2, "11").order]).outcomes,
+        *_live(book, journal, T0, items=[*marks, *quotes]).outcomes,
         *_live(book, journal, T0 + 1, switches=on).outcomes,
         *_live(book, journal, T0 + 2, items=[quote(2, "0.002", "8", "coinbase")]).outcomes,
         *_live(book, journal, T0 + SECOND, items=[], orders=[placing(3, "1").order]).outcomes,

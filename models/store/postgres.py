@@ -1,0 +1,60 @@
+"""Connections to PostgreSQL that never wait for ever. Loaded only where the database is PostgreSQL.
+
+A peer that has gone without a word is found by the kernel: what it does not acknowledge for some
+seconds, sent or asked (keepalives), ends the connection. Something between that acknowledges and
+delivers nothing is found by the clock: the server itself ends a statement after STATEMENT_S, so who
+hears nothing for longer than that is connected to nobody.
+"""
+
+from typing import TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+
+LOCK_S = 10
+STATEMENT_S = 60
+ANSWER_S = STATEMENT_S + 5.0
+COMMIT_S = 20.0  # beyond it the outcome is unknown; one that only waits for a slow disk is far quicker
+GONE_S = 10  # a peer that acknowledges nothing for so long has gone
+
+Result = TypeVar("Result")
+
+
+class Connection(psycopg.Connection):
+    """One that gives up, and is closed, where no answer comes within `answer_s`; None: it waits for ever."""
+
+    answer_s: float | None = ANSWER_S
+
+    def wait(self, gen: PQGen[Result], interval: float = 0.1, timeout: float | None = None) -> Result:
+        """Wait for an answer. Raises psycopg.OperationalError."""
+        try:
+            return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
+        except psycopg.OperationalError:
+            # Nobody knows what the server makes of it: whatever it may answer yet must not be taken for
+            # the answer to the next question.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
+
+    def commit(self) -> None:
+        """Commit. Raises psycopg.OperationalError; the outcome is unknown then."""
+        before, self.answer_s = self.answer_s, COMMIT_S
+        try:
+            super().commit()
+        finally:
+            self.answer_s = before
+
+
+def options() -> dict[str, str | int]:
+    """Return libpq's parameters. macOS has no TCP_USER_TIMEOUT: there the keepalives alone find who is gone."""
+    return {
+        "connect_timeout": 5,
+        # A database that was made with SQL_ASCII would answer in bytes.
+        "client_encoding": "utf8",
+        "options": f"-c lock_timeout={LOCK_S * 1000} -c statement_timeout={STATEMENT_S * 1000}",
+        "keepalives_idle": GONE_S // 2,
+        "keepalives_interval": 1,
+        "keepalives_count": GONE_S // 2,
+        "tcp_user_timeout": GONE_S * 1000,
+    }
