@@ -53,7 +53,7 @@ def wait(*, order_id: str, price: float) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(POLL_S)
-    client.rpush(FILLED, order_id)
+    client.rpush(FILLED, f"{order_id} {time.time()}")
 
 
 def api() -> FastAPI:
