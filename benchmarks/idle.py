@@ -14,12 +14,8 @@ def _processes(root: int) -> list[psutil.Process]:
     return [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
 
 
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    total = 0.0
-    for process in processes:
-        times = process.cpu_times()
-        total += times.user + times.system
-    return total
+def _cpu_s(processes: list[psutil.Process]) -> list[float]:
+    return [sum(process.cpu_times()[:2]) for process in processes]
 
 
 def _size_mb(folder: Path) -> float:
@@ -39,12 +35,14 @@ def main(minutes: float = 10) -> None:
             for _ in range(max(1, round(minutes))):
                 time.sleep(min(60, minutes * 60))
                 print(f"state folder {_size_mb(home):.1f} MB")
-            share = (_cpu_s(processes) - before) / (time.perf_counter() - begun)
+            took_s = time.perf_counter() - begun
+            shares = [(after - earlier) / took_s for earlier, after in zip(before, _cpu_s(processes), strict=True)]
             memory = [process.memory_full_info() for process in processes]
             rss, pss = (sum(getattr(each, name, 0) for each in memory) / 1e6 for name in ("rss", "pss"))
-            print(f"{len(processes)} processes: {share:.1%} of one core, RSS {rss:,.0f} MB, PSS {pss:,.0f} MB together")
-            for process, each in zip(processes, memory, strict=True):
-                print(f"  {each.rss / 1e6:6.0f} MB  {' '.join(process.cmdline())[:100]}")
+            total = sum(shares)
+            print(f"{len(processes)} processes: {total:.1%} of one core, RSS {rss:,.0f} MB, PSS {pss:,.0f} MB together")
+            for process, share, each in zip(processes, shares, memory, strict=True):
+                print(f"  {share:6.1%} {each.rss / 1e6:6.0f} MB  {' '.join(process.cmdline())[:100]}")
 
 
 if __name__ == "__main__":

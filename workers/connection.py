@@ -29,6 +29,7 @@ from exchanges.protocol import (
 )
 from models.domain.candles import Candle
 from models.domain.quotes import Quote, Trade
+from workers.frames import MESSAGES, FrameSocket
 from workers.outbox import Outbox
 
 CONNECT_TIMEOUT_S = 5  # a clean stop waits for it
@@ -37,8 +38,9 @@ STILL_S_MAX = 3.0  # as long as the loops believe a venue without a mark
 TICK_S = 0.25
 FRAMES_MAX = 50_000  # read and not yet decoded
 COMPLAINTS_MAX = 100
-READ_BYTES = 65_536
 WARM_S = 2.0  # a quiet stream may not speak for long; a new connection does not wait longer for it
+
+_NEWS = (Quote, Trade, LastPrice, Candle)
 
 log = structlog.get_logger()
 
@@ -51,24 +53,6 @@ def clock_us() -> int:
 def steady_s() -> float:
     """Return seconds that never go back, and that go on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-class _Buffered(websocket.WebSocket):
-    """Reads the socket in large pieces; the library asks for a frame's header, length and payload one by one.
-
-    Each of these would be a system call, after which another thread holds the interpreter.
-    """
-
-    _buffer = b""
-    _place = 0
-
-    def _recv(self, bufsize: int) -> bytes:
-        if self._place >= len(self._buffer):
-            self._buffer = super()._recv(READ_BYTES)  # type: ignore[no-untyped-call] # the library ships half its types
-            self._place = 0
-        taken: bytes = self._buffer[self._place : self._place + bufsize]
-        self._place += len(taken)
-        return taken
 
 
 class Connection:
@@ -88,14 +72,11 @@ class Connection:
         self._outbox = outbox
         self._log = log_
         self._complained: set[str] = set()
-        self._frames: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
-        self._socket = websocket.create_connection(
-            protocol.url(),
-            timeout=CONNECT_TIMEOUT_S,
-            skip_utf8_validation=True,
-            enable_multithread=True,
-            class_=_Buffered,
-        )
+        self._frames: SimpleQueue[tuple[list[bytes], int] | None] = SimpleQueue()
+        self._frames_read = 0
+        self._socket = FrameSocket(skip_utf8_validation=True, enable_multithread=True)
+        self._socket.settimeout(CONNECT_TIMEOUT_S)
+        self._socket.connect(protocol.url())  # type: ignore[no-untyped-call] # the library ships half its types
         self.connected_us = clock_us()
         self.connected_at = self.read_at = self._ticked_at = steady_s()
         try:
@@ -174,23 +155,24 @@ class Connection:
         try:
             while not self.closing.is_set():
                 try:
-                    # Control frames are returned too, after they were answered: they are signs of life.
-                    opcode, frame = self._socket.recv_data(control_frame=True)
+                    # Control frames are signs of life, too.
+                    opcode, frames = self._socket.read()
                 except websocket.WebSocketTimeoutException:
                     continue
                 received_us = clock_us()
                 if self.stood_still():
                     break
                 self.read_at = steady_s()
-                if opcode in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY):
-                    self._frames.put((frame, received_us))
-                    if self._frames.qsize() > FRAMES_MAX:
+                if opcode in MESSAGES:
+                    self._frames.put((frames, received_us))
+                    self._frames_read += len(frames)
+                    if self._frames_read - self.messages > FRAMES_MAX:
                         self._end("frames come faster than they can be decoded")
                 elif opcode == websocket.ABNF.OPCODE_CLOSE:
-                    code = int.from_bytes(frame[:2]) if frame else None
-                    self._log.info(
-                        "the venue closed the connection", code=code, text=frame[2:].decode(errors="replace")
-                    )
+                    [reason] = frames
+                    code = int.from_bytes(reason[:2]) if reason else None
+                    text = reason[2:].decode(errors="replace")
+                    self._log.info("the venue closed the connection", code=code, text=text)
                     break
         except (websocket.WebSocketException, OSError) as error:
             if not self.closing.is_set():
@@ -200,10 +182,14 @@ class Connection:
 
     def _decode(self) -> None:
         try:
-            while (read := self._frames.get()) is not None and not self.closing.is_set():
-                self.messages += 1
-                for event in self.protocol.decode(*read):
-                    self._take(event)
+            while (read := self._frames.get()) is not None:
+                frames, received_us = read
+                for frame in frames:
+                    if self.closing.is_set():
+                        return
+                    self.messages += 1
+                    for event in self.protocol.decode(frame, received_us):
+                        self._take(event)
         except Exception:  # noqa: BLE001 -- a fault of ours costs this connection, not the collector
             self._log.exception("a frame could not be taken")
         finally:
@@ -211,7 +197,7 @@ class Connection:
 
     def _take(self, event: Event) -> None:
         self.answered = self.answered or not isinstance(event, Heartbeat | Reply | Closing | Unknown)
-        if isinstance(event, Quote | Trade | LastPrice | Candle):
+        if isinstance(event, _NEWS):
             self._outbox.put(event)
         elif isinstance(event, Reply):
             self._say(lambda: self._socket.send(event.frame))
