@@ -2,7 +2,7 @@
 
 It reads batches from a socket, answers each in their order, and ends when the socket does: an API that was
 killed leaves nobody behind. Two interpreters because one would give its lock back and forth between
-the event loop and the thread that commits, which costs more than either's work (docs/adr/0013).
+the event loop and the thread that commits, which costs more than either's work (docs/adr/0014).
 """
 
 import gc
