@@ -33,7 +33,7 @@ from models.domain.decimals import plain
 from models.store.tables import Money
 
 # SQLite's statements have one of these many rows, so that they are few and stay prepared.
-ROWS_ON_SQLITE = (64, 32, 16, 8, 4, 2, 1)
+ROWS_ON_SQLITE = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _GIVEN = "SELECT the_given_rows"
 
 

@@ -201,8 +201,14 @@ class _Written:
     def _result(self) -> dict[str, Any] | None:
         if self.ended_us is None:
             return None
-        told = ("state", "reason", "filled_size", "avg_price")
-        return {"order_id": self.outcome.order.id, **{name: self.order_row[name] for name in told}}
+        row = self.order_row
+        return {
+            "order_id": self.outcome.order.id,
+            "state": row["state"],
+            "reason": row["reason"],
+            "filled_size": row["filled_size"],
+            "avg_price": row["avg_price"],
+        }
 
     def _split_row(self, index: int, split: Split) -> dict[str, Any]:
         return {
@@ -239,16 +245,25 @@ class _Written:
         outcome, order = self.outcome, self.outcome.order
         events = []
         filled = order.filled_size
+        sizes = self._sizes(filled)
         if order.state is OrderState.QUEUED and outcome.state is OrderState.WORKING:
-            events.append(self._event(EventType.ORDER_WORKING, self._sizes(filled)))
+            events.append(self._event(EventType.ORDER_WORKING, sizes))
         for split, row in zip(outcome.splits, self.split_rows, strict=True):
             filled += split.size
-            told = {name: row[name] for name in ("venue", "product_id", "price", "size", "fee")}
-            events.append(self._event(EventType.ORDER_SPLIT, {"split_id": row["id"], **told, **self._sizes(filled)}))
+            sizes = self._sizes(filled)
+            told = {
+                "split_id": row["id"],
+                "venue": row["venue"],
+                "product_id": row["product_id"],
+                "price": row["price"],
+                "size": row["size"],
+                "fee": row["fee"],
+            }
+            events.append(self._event(EventType.ORDER_SPLIT, told | sizes))
         if self.result is not None:
             kind = EventType.JOB_FAILED if outcome.state is OrderState.REJECTED else EventType.JOB_DONE
-            end = {name: self.result[name] for name in ("avg_price", "reason")}
-            events.append(self._event(EventType(f"order.{outcome.state}"), {**end, **self._sizes(filled)}))
+            end = {"avg_price": self.result["avg_price"], "reason": self.result["reason"]}
+            events.append(self._event(EventType(f"order.{outcome.state}"), end | sizes))
             events.append(self._event(kind, {"kind": "order", "result": self.result, "market": self.market}))
         return events
 
