@@ -7,13 +7,13 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.domain.audit import Head, record_of
 from models.domain.decimals import EXACT, plain
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import OrderState, check_transition, job_state_of
 from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
+from models.domain.records import Head, record_of
 from models.store import audit
 from models.store.bulk import Bulk, given, insert_rows
 from models.store.database import Database

@@ -7,21 +7,7 @@ from typing import Any
 
 import msgspec
 
-from models.domain.audit import (
-    GENESIS,
-    AuditedOrder,
-    AuditedSplit,
-    Head,
-    Link,
-    OrderNow,
-    Progress,
-    Violation,
-    chained,
-    check_chain,
-    check_levels,
-    check_order,
-    read_record,
-)
+from models.domain.audit import OrderNow, Violation, check_chain, check_levels, check_order
 from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.journal import read
@@ -29,6 +15,7 @@ from models.domain.ledger import Ledger
 from models.domain.orders import JobState, Order, OrderState, job_state_of
 from models.domain.outcomes import Level, Outcome
 from models.domain.quotes import Market
+from models.domain.records import GENESIS, AuditedOrder, AuditedSplit, Head, Link, Progress, chained, read_record
 from models.store.outcomes import _Written
 from models.store.shards import Lease
 
