@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from api.services import services, signed_in
-from models.domain.audit import Head
+from models.domain.records import Head
 from models.store.audit import heads
 from models.store.events import rfc3339
 from models.store.owners import Owner

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, decode, feed, filled, idle, peers, prices, resting_rate, slow_bus
+from benchmarks import accept, decode, feed, filled, idle, outcomes, peers, prices, resting_rate, slow_bus
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accept": accept.main,
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "idle": idle.main,
     "decode": decode.main,
     "feed": feed.main,
+    "outcomes": outcomes.main,
     "peers": peers.main,
     "prices": prices.main,
     "slow_bus": slow_bus.main,

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from cli.evidence import Recording
-    from models.domain.audit import AuditedSplit, SymbolOf, Violation
+    from models.domain.audit import SymbolOf, Violation
     from models.domain.instruments import Instruments
+    from models.domain.records import AuditedSplit
     from models.settings import Settings
     from models.store.audit import Story
     from models.store.database import Database

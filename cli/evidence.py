@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Self
 
 from exchanges.registry import PROTOCOLS
-from models.domain.audit import AuditedSplit, Violation
+from models.domain.audit import Violation
 from models.domain.decimals import EXACT, plain
 from models.domain.instruments import Instruments
 from models.domain.orders import Side
 from models.domain.quotes import Market, Quote
+from models.domain.records import AuditedSplit
 from simulator.replay import find, read
 
 EDGE_US = 1_000_000  # two connections hear a quote at different moments

@@ -5,7 +5,9 @@ from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation,
 
 def plain(value: Decimal) -> str:
     """Return a number in plain notation, without exponent and without zeros that say nothing."""
-    text = format(value, "f")
+    text = str(value)  # a third of format's time, and the same unless it has an exponent
+    if "E" in text:
+        text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

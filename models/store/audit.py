@@ -10,11 +10,13 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, event, func, select, text, update
 
-from models.domain.audit import AuditedOrder, AuditedSplit, Head, Link, OrderNow, Progress, chained
+from models.domain.audit import OrderNow
 from models.domain.orders import JobState, OrderState, Reason, Side, TimeInForce
+from models.domain.records import AuditedOrder, AuditedSplit, Head, Link, Progress, chained
 from models.store.bulk import insert_rows
 from models.store.database import Database
 from models.store.jobs import AVERAGE_KIND
+from models.store.rows import split_row
 from models.store.tables import audit, jobs, meta, orders, shards, splits
 
 ROWS_AT_ONCE = 500
@@ -76,11 +78,6 @@ def _link(row: Row[Any]) -> Link:
     return Link(row.shard, row.number, row.order_seq, row.record, row.previous, row.hash)
 
 
-def _split(row: Row[Any]) -> AuditedSplit:
-    values = {name: getattr(row, name) for name in AuditedSplit.__struct_fields__}
-    return AuditedSplit(**{**values, "side": Side(values["side"])})
-
-
 def shards_of_links(connection: Connection) -> list[int]:
     """Return the shards that the log has rows of."""
     return list(connection.execute(select(audit.c.shard).distinct().order_by(audit.c.shard)).scalars())
@@ -136,7 +133,7 @@ def stories(connection: Connection, seq: int | None = None) -> Iterator[Story]:
             elif kind == 1:
                 story.links.append(_link(row))
             else:
-                story.splits.append(_split(row))
+                story.splits.append(split_row(row))
         story.links.sort(key=lambda link: (link.shard, link.number))
         story.splits.sort(key=lambda split: split.place)
         yield story
@@ -184,13 +181,13 @@ def splits_by_level(connection: Connection, seq: int | None = None) -> Iterator[
         same = (mine.c.venue, mine.c.product_id, mine.c.side, mine.c.price)
         conditions = [here == there for here, there in zip(level, same, strict=True)]
         query = query.where(select(mine.c.id).where(*conditions).exists())
-    return map(_split, _streamed(connection, query))
+    return map(split_row, _streamed(connection, query))
 
 
 def splits_by_quote(connection: Connection, seq: int | None = None) -> Iterator[AuditedSplit]:
     """Yield splits product by product, within one by epoch and quote; `seq`: of this order alone."""
     query = select(splits).order_by(splits.c.venue, splits.c.product_id, *_quote(connection))
-    return map(_split, _streamed(connection, query if seq is None else query.where(splits.c.order_seq == seq)))
+    return map(split_row, _streamed(connection, query if seq is None else query.where(splits.c.order_seq == seq)))
 
 
 def _quote(connection: Connection) -> tuple[ColumnElement[Any], ...]:

@@ -6,13 +6,26 @@ of VALUES, on PostgreSQL of one JSON array for each column (2 us a row of the dr
 executemany takes 14, arrays of its own 43 and VALUES 17).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, Column, Connection, Dialect, String, Table, UpdateBase, insert, select, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    CursorResult,
+    Dialect,
+    Row,
+    String,
+    Table,
+    UpdateBase,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy import column as named
 from sqlalchemy.sql.expression import Subquery
 
@@ -20,7 +33,7 @@ from models.domain.decimals import plain
 from models.store.tables import Money
 
 # SQLite's statements have one of these many rows, so that they are few and stay prepared.
-ROWS_ON_SQLITE = (64, 32, 16, 8, 4, 2, 1)
+ROWS_ON_SQLITE = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _GIVEN = "SELECT the_given_rows"
 
 
@@ -42,24 +55,31 @@ class Bulk:
 
         A Decimal, and what goes into a JSON column, may also be given as the text that stands for it.
         """
-        columns = [_stored(self._types[name], [row[name] for row in rows]) for name in self._types]
+        return sum(result.rowcount for result in self._results(connection, rows))
+
+    def returning(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Row[Any]]:
+        """Run it likewise and return what its RETURNING says, in no order."""
+        return [row for result in self._results(connection, rows) for row in result]
+
+    def _results(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Iterator[CursorResult[Any]]:
         dialect = connection.dialect
+        columns = [_stored(kind, [row[name] for row in rows]) for name, kind in self._types.items()]
         if dialect.name != "sqlite":
-            arrays = tuple(map(_json, columns))
-            return connection.exec_driver_sql(self._text(dialect, 0), arrays).rowcount if rows else 0
-        values = list(chain.from_iterable(zip(*columns, strict=True)))
-        width, start, met = len(columns), 0, 0
+            if rows:
+                yield connection.exec_driver_sql(self._text(dialect, 0), tuple(map(_json, columns)))
+            return
+        values = tuple(chain.from_iterable(zip(*columns, strict=True)))
+        width, start = len(columns), 0
         for count in ROWS_ON_SQLITE:
             while len(values) - start >= count * width:
-                chunk = tuple(values[start : start + count * width])
-                met += connection.exec_driver_sql(self._text(dialect, count), chunk).rowcount
-                start += count * width
-        return met
+                end = start + count * width
+                yield connection.exec_driver_sql(self._text(dialect, count), values[start:end])
+                start = end
 
     def _text(self, dialect: Dialect, count: int) -> str:
         key = (dialect.name, count)
         if key not in self._texts:
-            compiled = str(self._statement.compile(dialect=dialect))
+            compiled = str(self._statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
             rows = _values(list(self._types), count) if count else _arrays(self._types, dialect)
             self._texts[key] = compiled.replace(_GIVEN, rows)
         return self._texts[key]

@@ -5,26 +5,25 @@ the event true, owners in the order of their ids. The row lock makes the order o
 order of the commits, and a rollback leaves no hole.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import groupby
-from operator import attrgetter
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from models.domain.events import EventType
-from models.store.bulk import insert_rows
+from models.store.bulk import Bulk, given, insert_rows
 from models.store.database import Database
 from models.store.tables import events, owners
 
 PRUNE_BATCH = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event without its number."""
 
     owner_id: str
@@ -67,34 +66,39 @@ def as_message(row: EventRow) -> dict[str, Any]:
     return {**head, "job_id": row.job_id, "order_id": row.order_id, **row.payload}
 
 
-# Made once: a statement that is the same object is not looked through again each time.
-_RAISE_COUNTER = (
+_OWNERS = given(id=owners.c.id, count=owners.c.event_seq)
+_LOCK_COUNTERS = (
+    select(owners.c.id).where(owners.c.id.in_(bindparam("ids", expanding=True))).order_by(owners.c.id).with_for_update()
+)
+_RAISE_COUNTERS = Bulk(
+    _OWNERS,
     update(owners)
-    .where(owners.c.id == bindparam("b_owner"))
-    .values(event_seq=owners.c.event_seq + bindparam("b_count"))
-    .returning(owners.c.event_seq)
+    .where(owners.c.id == _OWNERS.c.id)
+    .values(event_seq=owners.c.event_seq + _OWNERS.c.count)
+    .returning(owners.c.id, owners.c.event_seq),
 )
 
 
 def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> None:
     """Number events and write them. Call it last in a transaction: it locks the owners' counters."""
-    rows: list[dict[str, Any]] = []
-    ordered = sorted(new, key=attrgetter("owner_id"))  # stable: an owner's events keep their order
-    for owner_id, group in groupby(ordered, key=attrgetter("owner_id")):
-        mine = list(group)
-        last = connection.execute(_RAISE_COUNTER, {"b_owner": owner_id, "b_count": len(mine)}).scalar_one()
-        rows += [
-            {
-                "owner_id": owner_id,
-                "seq": seq,
-                "type": event.type.value,
-                "created_us": time_us,
-                "job_id": event.job_id,
-                "order_id": event.order_id,
-                "payload": event.payload,
-            }
-            for seq, event in enumerate(mine, last - len(mine) + 1)
-        ]
+    counts = Counter(event.owner_id for event in new)
+    ids = sorted(counts)
+    if len(ids) > 1:  # an UPDATE of several rows locks them in no order
+        connection.execute(_LOCK_COUNTERS, {"ids": ids})
+    raised = _RAISE_COUNTERS.returning(connection, [{"id": owner_id, "count": counts[owner_id]} for owner_id in ids])
+    numbers = {row.id: count(row.event_seq - counts[row.id] + 1) for row in raised}
+    rows = [
+        {
+            "owner_id": event.owner_id,
+            "seq": next(numbers[event.owner_id]),
+            "type": event.type.value,
+            "created_us": time_us,
+            "job_id": event.job_id,
+            "order_id": event.order_id,
+            "payload": event.payload,
+        }
+        for event in new
+    ]
     insert_rows(connection, events, rows)
 
 

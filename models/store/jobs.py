@@ -6,7 +6,7 @@ that was overtaken changes nothing.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, or_, select, update
@@ -224,7 +224,7 @@ def finish(database: Database, claimed: ClaimedJob, result: dict[str, Any], told
         now = _fence(connection, claimed)
         event = _end(connection, claimed.id, JobState.DONE, now, result=result)
         if told is not None:
-            event = replace(event, payload={**event.payload, "result": told})
+            event = event._replace(payload={**event.payload, "result": told})
         append(connection, [event], now)
 
 

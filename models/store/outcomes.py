@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, true, update
+from sqlalchemy import Connection, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.domain.audit import Head, record_of
 from models.domain.decimals import EXACT, plain
 from models.domain.errors import CrossfillError
 from models.domain.events import EventType
 from models.domain.orders import OrderState, check_transition, job_state_of
 from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
+from models.domain.records import Head, record_of
 from models.store import audit
 from models.store.bulk import Bulk, given, insert_rows
 from models.store.database import Database
@@ -58,10 +58,13 @@ def commit_outcomes(
     with localcontext(EXACT):
         numbered = enumerate(outcomes, first_number)
         written = [_Written(outcome, lease, number, market, fee_bps) for number, outcome in numbered]
-        split_rows = [row for each in written for row in each.rows]
+        split_rows = [row for each in written for row in each.split_rows]
         events = [event for each in written for event in each.events()]
         records = [(each.outcome.order.seq, each.record()) for each in written]
     with database.write() as connection:
+        if not database.is_sqlite:
+            # A plan from when a table was small would read all of it for each batch when it is large.
+            connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
         # Rewriting the epoch that it has changes nothing, and holds the row against whoever overtakes.
         locked = update(shards).where(*held(lease)).values(epoch=lease.epoch)
         head = connection.execute(locked.returning(shards.c.audit_number, shards.c.audit_hash)).one_or_none()
@@ -94,7 +97,8 @@ _UPDATE_ORDERS = Bulk(
     update(orders)
     .where(
         orders.c.seq == _THIS_ORDER.c.seq,
-        orders.c.ended_us.is_(None),
+        # It is NULL, said so that PostgreSQL does not go through the index of all open orders.
+        func.coalesce(orders.c.ended_us, 0) == 0,
         orders.c.state == _THIS_ORDER.c.before,
         orders.c.filled_size == _THIS_ORDER.c.filled_before,
     )
@@ -115,10 +119,10 @@ _UPDATE_JOBS = Bulk(
 
 
 def _update_orders(connection: Connection, written: Sequence["_Written"]) -> None:
-    changed = _UPDATE_ORDERS.execute(connection, [each.order_values() for each in written])
+    changed = _UPDATE_ORDERS.execute(connection, [each.order_row for each in written])
     if changed != len(written):
         raise SplitRefusedError([each.outcome.order.id for each in written])
-    _UPDATE_JOBS.execute(connection, [each.job_values() for each in written if each.job_moves])
+    _UPDATE_JOBS.execute(connection, [row for each in written if (row := each.job_row())])
 
 
 def _write_levels(connection: Connection, shard: int, changed: Sequence[Level]) -> None:
@@ -163,124 +167,109 @@ _DELETE_LEVELS = Bulk(
 
 
 class _Written:
-    """One outcome with the sums that its rows and events need."""
+    """One outcome as its rows and events have it: each number is made a text once, for all of them."""
 
     def __init__(self, outcome: Outcome, lease: Lease, number: int, market: Market, fee_bps: Decimal) -> None:
-        order = outcome.order
-        if outcome.state is not order.state:
-            check_transition(order.id, order.state, outcome.state)
+        order, state = outcome.order, outcome.state
+        if state is not order.state:
+            check_transition(order.id, order.state, state)
+        size = sum((split.size for split in outcome.splits), order.filled_size)
+        value = sum((split.price * split.size for split in outcome.splits), order.filled_value)
+        if size > order.size or (size == order.size) is not (state is OrderState.FILLED):
+            raise SplitRefusedError([order.id])
+        mean = average(value, size)
         self.outcome = outcome
         self.place = (lease.epoch, number)
         self.number = f"{lease.shard}-{lease.epoch}-{number}"
         self.market = market.value
         self.fee_bps = fee_bps
-        self.size = sum((split.size for split in outcome.splits), Decimal(0))
-        self.value = sum((split.price * split.size for split in outcome.splits), Decimal(0))
-        self.filled = order.filled_size + self.size
-        self.reason = outcome.reason.value if outcome.reason else None
-        self.average = average(order.filled_value + self.value, self.filled)
-        self.avg_price = plain(self.average) if self.average is not None else None
-        if self.filled > order.size or (self.filled == order.size) is not (outcome.state is OrderState.FILLED):
-            raise SplitRefusedError([order.id])
-        self.rows = self._split_rows()
+        self.ended_us = outcome.time_us if state.ended else None
+        self.order_row = {
+            "seq": order.seq,
+            "before": order.state.value,
+            "filled_before": plain(order.filled_size),
+            "state": state.value,
+            "reason": outcome.reason.value if outcome.reason else None,
+            "filled_size": plain(size),
+            "filled_value": plain(value),
+            "avg_price": None if mean is None else plain(mean),
+            "ended_us": self.ended_us,
+        }
+        self.result = self._result()
+        self.split_rows = [self._split_row(index, split) for index, split in enumerate(outcome.splits)]
 
-    def _fee(self, split: Split) -> Decimal:
-        return split.price * split.size * self.fee_bps / 10_000
+    def _result(self) -> dict[str, Any] | None:
+        if self.ended_us is None:
+            return None
+        row = self.order_row
+        return {
+            "order_id": self.outcome.order.id,
+            "state": row["state"],
+            "reason": row["reason"],
+            "filled_size": row["filled_size"],
+            "avg_price": row["avg_price"],
+        }
+
+    def _split_row(self, index: int, split: Split) -> dict[str, Any]:
+        return {
+            "id": f"{self.number}-{index}",
+            "order_seq": self.outcome.order.seq,
+            "venue": split.venue,
+            "product_id": split.product_id,
+            "side": split.side.value,
+            "price": plain(split.price),
+            "size": plain(split.size),
+            "fee": plain(split.price * split.size * self.fee_bps / 10_000),
+            "token": split.token,
+            "quote_number": split.quote_number,
+            "shown": plain(split.shown),
+            "taken_before": plain(split.taken_before),
+            "exchange_time_us": split.exchange_time_us,
+            "received_time_us": split.received_time_us,
+            "created_us": self.outcome.time_us,
+            "market": self.market,
+        }
 
     def record(self) -> str:
         """Return what the audit log says of it."""
-        return record_of(self.outcome, *self.place, self.fee_bps, self.market, self.order_values(), self.rows)
+        return record_of(self.outcome, *self.place, self.fee_bps, self.market, self.order_row, self.split_rows)
 
-    def _split_rows(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": f"{self.number}-{index}",
-                "order_seq": self.outcome.order.seq,
-                "venue": split.venue,
-                "product_id": split.product_id,
-                "side": split.side.value,
-                "price": split.price,
-                "size": split.size,
-                "fee": self._fee(split),
-                "token": split.token,
-                "quote_number": split.quote_number,
-                "shown": split.shown,
-                "taken_before": split.taken_before,
-                "exchange_time_us": split.exchange_time_us,
-                "received_time_us": split.received_time_us,
-                "created_us": self.outcome.time_us,
-                "market": self.market,
-            }
-            for index, split in enumerate(self.outcome.splits)
-        ]
+    def job_row(self) -> dict[str, Any] | None:
+        """Return the job's row after the step; None where its state stays."""
+        order, state = self.outcome.order, job_state_of(self.outcome.state)
+        if state is job_state_of(order.state):
+            return None
+        return {"id": order.job_id, "state": state.value, "result": self.result, "ended_us": self.ended_us}
 
     def events(self) -> list[NewEvent]:
         outcome, order = self.outcome, self.outcome.order
         events = []
-        if order.state is OrderState.QUEUED and outcome.state is OrderState.WORKING:
-            events.append(self._event(EventType.ORDER_WORKING, self._sizes(order.filled_size)))
         filled = order.filled_size
-        for index, split in enumerate(outcome.splits):
+        sizes = self._sizes(filled)
+        if order.state is OrderState.QUEUED and outcome.state is OrderState.WORKING:
+            events.append(self._event(EventType.ORDER_WORKING, sizes))
+        for split, row in zip(outcome.splits, self.split_rows, strict=True):
             filled += split.size
-            payload = {
-                "split_id": f"{self.number}-{index}",
-                "venue": split.venue,
-                "product_id": split.product_id,
-                "price": plain(split.price),
-                "size": plain(split.size),
-                "fee": plain(self._fee(split)),
-                **self._sizes(filled),
+            sizes = self._sizes(filled)
+            told = {
+                "split_id": row["id"],
+                "venue": row["venue"],
+                "product_id": row["product_id"],
+                "price": row["price"],
+                "size": row["size"],
+                "fee": row["fee"],
             }
-            events.append(self._event(EventType.ORDER_SPLIT, payload))
-        if outcome.state.ended:
-            events += self._end()
+            events.append(self._event(EventType.ORDER_SPLIT, told | sizes))
+        if self.result is not None:
+            kind = EventType.JOB_FAILED if outcome.state is OrderState.REJECTED else EventType.JOB_DONE
+            end = {"avg_price": self.result["avg_price"], "reason": self.result["reason"]}
+            events.append(self._event(EventType(f"order.{outcome.state}"), end | sizes))
+            events.append(self._event(kind, {"kind": "order", "result": self.result, "market": self.market}))
         return events
 
     def _sizes(self, filled: Decimal) -> dict[str, Any]:
         remaining = self.outcome.order.size - filled
         return {"filled_size": plain(filled), "remaining_size": plain(remaining), "market": self.market}
-
-    def _end(self) -> list[NewEvent]:
-        kind = EventType.JOB_FAILED if self.outcome.state is OrderState.REJECTED else EventType.JOB_DONE
-        told = {"avg_price": self.avg_price, "reason": self.reason, **self._sizes(self.filled)}
-        payload = {"kind": "order", "result": self.result(), "market": self.market}
-        return [self._event(EventType(f"order.{self.outcome.state.value}"), told), self._event(kind, payload)]
-
-    def result(self) -> dict[str, Any]:
-        """Return the result of the order's job."""
-        outcome = self.outcome
-        result = {"order_id": outcome.order.id, "state": outcome.state.value, "reason": self.reason}
-        return {**result, "filled_size": plain(self.filled), "avg_price": self.avg_price}
-
-    def order_values(self) -> dict[str, Any]:
-        """Return the order's row after the step, and what it must be before."""
-        outcome, order = self.outcome, self.outcome.order
-        return {
-            "seq": order.seq,
-            "before": order.state.value,
-            "filled_before": order.filled_size,
-            "state": outcome.state.value,
-            "reason": self.reason,
-            "filled_size": self.filled,
-            "filled_value": order.filled_value + self.value,
-            "avg_price": self.average,
-            "ended_us": outcome.time_us if outcome.state.ended else None,
-        }
-
-    @property
-    def job_moves(self) -> bool:
-        """Whether the job's state changes with the order's."""
-        return job_state_of(self.outcome.state) is not job_state_of(self.outcome.order.state)
-
-    def job_values(self) -> dict[str, Any]:
-        """Return the job's row after the step."""
-        ended = self.outcome.state.ended
-        return {
-            "id": self.outcome.order.job_id,
-            "state": job_state_of(self.outcome.state).value,
-            "result": self.result() if ended else None,
-            "ended_us": self.outcome.time_us if ended else None,
-        }
 
     def _event(self, kind: EventType, payload: dict[str, Any]) -> NewEvent:
         order = self.outcome.order

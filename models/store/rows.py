@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from models.domain.orders import JobState, Order, OrderState, Reason, Side, TimeInForce
+from models.domain.records import AuditedSplit
 
 # An average has no exact decimal form; it is shown with 28 significant digits, half-even.
 _AVERAGE = Context(prec=28, rounding=ROUND_HALF_EVEN)
@@ -50,26 +51,7 @@ def average(value: Decimal, size: Decimal) -> Decimal | None:
     return _AVERAGE.divide(value, size).normalize() if size else None
 
 
-@dataclass(frozen=True, slots=True)
-class SplitRow:
-    """A split with its provenance."""
-
-    id: str
-    order_seq: int
-    venue: str
-    product_id: str
-    side: Side
-    price: Decimal
-    size: Decimal
-    fee: Decimal
-    token: int
-    quote_number: int
-    shown: Decimal
-    taken_before: Decimal
-    exchange_time_us: int | None
-    received_time_us: int
-    created_us: int
-    market: str
+SplitRow = AuditedSplit  # it is what the audit reads, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +82,11 @@ def order_row(row: Row[Any]) -> OrderRow:
     values["reason"] = Reason(values["reason"]) if values["reason"] else None
     values["venues"] = tuple(values["venues"].split(",")) if values["venues"] else None
     return OrderRow(**values)
+
+
+def split_row(row: Row[Any]) -> SplitRow:
+    """Build a SplitRow from a row of the table `splits`."""
+    return SplitRow(**{**row._mapping, "side": Side(row.side)})  # noqa: SLF001 -- the documented name
 
 
 def domain_order(row: OrderRow) -> Order:

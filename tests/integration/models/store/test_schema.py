@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import make_url, text
 
-from models.domain.audit import GENESIS
+from models.domain.records import GENESIS
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import StateTooNewError, StateTooOldError, check, fix_shards, migrate

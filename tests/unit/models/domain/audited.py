@@ -5,27 +5,17 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from models.domain.audit import (
-    GENESIS,
-    AuditedOrder,
-    AuditedSplit,
-    Head,
-    Link,
-    OrderNow,
-    Progress,
-    Violation,
-    chained,
-    check_chain,
-    check_levels,
-    check_order,
-)
+import msgspec
+
+from models.domain.audit import OrderNow, Violation, check_chain, check_levels, check_order
 from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.journal import read
 from models.domain.ledger import Ledger
-from models.domain.orders import JobState, Order, OrderState, Reason
+from models.domain.orders import JobState, Order, OrderState, job_state_of
 from models.domain.outcomes import Level, Outcome
 from models.domain.quotes import Market
+from models.domain.records import GENESIS, AuditedOrder, AuditedSplit, Head, Link, Progress, chained, read_record
 from models.store.outcomes import _Written
 from models.store.shards import Lease
 
@@ -62,16 +52,13 @@ class Stored:
         before = self.links[-1].hash if self.links else GENESIS
         place = len(self.links) + 1
         self.links.append(Link(0, place, seq, record, before, chained(before, 0, place, record)))
-        self.splits[seq] += [AuditedSplit(**row | {"side": outcome.order.side}) for row in written.rows]
-        row, job = written.order_values(), written.job_values()
-        reason = Reason(row["reason"]) if row["reason"] else None
-        progress = Progress(outcome.state, row["filled_size"], row["filled_value"], reason, row["avg_price"])
+        self.splits[seq] += [msgspec.convert(row, AuditedSplit) for row in written.split_rows]
         self.orders[seq] = replace(
             self.orders[seq],
-            progress=progress,
-            ended_us=row["ended_us"],
-            job_state=JobState(job["state"]),
-            job_result=job["result"],
+            progress=read_record(record).after,
+            ended_us=written.ended_us,
+            job_state=job_state_of(outcome.state),
+            job_result=written.result,
         )
 
     @property

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.domain.audit import GENESIS, Link, chained, check_chain, check_levels
+from models.domain.audit import check_chain, check_levels
 from models.domain.journal import entry
 from models.domain.ledger import EachQuote
 from models.domain.orders import JobState, OrderState, Reason, Side, TimeInForce
+from models.domain.records import GENESIS, Link, chained
 from tests.unit.models.domain.audited import Stored, stored_of
 from tests.unit.models.domain.test_book import SECOND, T0, journal_of, mark, moves, order, quote
 
