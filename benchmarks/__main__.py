@@ -3,7 +3,21 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, decode, feed, filled, idle, peers, prices, resting_rate, slow_bus
+from benchmarks import (
+    accept,
+    decode,
+    feed,
+    filled,
+    idle,
+    overload,
+    peers,
+    prices,
+    resting_rate,
+    scale,
+    slow_bus,
+    sustained,
+    waiting_design,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accept": accept.main,
@@ -15,6 +29,10 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "prices": prices.main,
     "slow_bus": slow_bus.main,
     "resting_rate": resting_rate.main,
+    "sustained": sustained.main,
+    "waiting_design": waiting_design.main,
+    "scale": scale.main,
+    "overload": overload.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:
