@@ -1,23 +1,30 @@
 """Run the benchmarks: all of them, or those named (`python -m benchmarks accept filled idle`)."""
 
 import sys
-from collections.abc import Callable
+from importlib import import_module
 
-from benchmarks import accept, decode, feed, filled, idle, outcomes, peers, prices, resting_rate, slow_bus
+BENCHMARKS = (
+    "accept",
+    "overload",
+    "filled",
+    "sustained",
+    "waiting_design",
+    "resting_rate",
+    "outcomes",
+    "scale",
+    "idle",
+    "decode",
+    "feed",
+    "peers",
+    "stream",
+    "slow_bus",
+    "prices",
+    "ledger_memory",
+)
 
-BENCHMARKS: dict[str, Callable[[], None]] = {
-    "accept": accept.main,
-    "filled": filled.main,
-    "idle": idle.main,
-    "decode": decode.main,
-    "feed": feed.main,
-    "outcomes": outcomes.main,
-    "peers": peers.main,
-    "prices": prices.main,
-    "slow_bus": slow_bus.main,
-    "resting_rate": resting_rate.main,
-}
-
-for name in sys.argv[1:] or BENCHMARKS:
+asked = sys.argv[1:] or BENCHMARKS
+if unknown := set(asked) - set(BENCHMARKS):
+    sys.exit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+for name in asked:
     print(f"\n## {name}\n", flush=True)
-    BENCHMARKS[name]()
+    import_module(f"benchmarks.{name}").main()

@@ -28,9 +28,10 @@ def cpu_s(process: psutil.Process) -> float:
     return total
 
 
-def cpu_by_name(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
-    """Return the same of several processes, by name."""
-    return {name: cpu_s(process) for name, process in processes.items()}
+def own_cpu_s(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process alone."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def program(process: psutil.Process) -> str:

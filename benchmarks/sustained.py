@@ -9,11 +9,12 @@ from when its 202 was here; an event may overtake its 202, which then counts as 
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -26,7 +27,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.arrivals import Answer, arrive, quantile
 from benchmarks.load import post
-from benchmarks.processes import MemoryWatch, cpu_by_name, family, named, thirds
+from benchmarks.processes import SAMPLE_S, MemoryWatch, family, named, own_cpu_s, thirds
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from tests.e2e.system import System, running_system
@@ -112,23 +113,29 @@ def main(duration_s: float = 120, rate: float = 500) -> None:
         database.close()
         time.sleep(2)
         processes = named(family(psutil.Process(system.process.pid)))
-        before = cpu_by_name(processes)
+        before, began = _cpu(processes), time.perf_counter()
         with MemoryWatch(processes) as watch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             answers, filled, used = runner.run(_sustain(system, rate, duration_s))
-        after = cpu_by_name(processes)
+        took_s = time.perf_counter() - began
+        after = _cpu(processes)
     _print_latencies(answers, filled, rate, duration_s)
+    shares = {name: (after[name] - before[name]) / took_s for name in processes}
+    shares["this load"] = used / duration_s
     print(
         "\n| process | MB, first third | middle | last | last / middle | CPU % of a core |\n|---|--:|--:|--:|--:|--:|"
     )
     worst = 0.0
     for name, samples in watch.samples.items():
-        first, middle, last = (each / 1e6 for each in thirds(samples[int(WARM_S * 2) :]))
+        first, middle, last = (each / 1e6 for each in thirds(samples[int(WARM_S / SAMPLE_S) :]))
         worst = max(worst, last / middle)
-        # The first of them is the parent of all the others.
-        share = (after[name] - before[name]) / (WARM_S + duration_s) if name != "cli" else float("nan")
-        print(f"| {name} | {first:.1f} | {middle:.1f} | {last:.1f} | {last / middle:.3f} | {share:.0%} |")
-    print(f"| this load | | | | | {used / duration_s:.0%} |")
-    print(f"\nmemory {_reached(worst <= GROWTH)}: at most {worst:.3f} (aim {GROWTH})")
+        print(f"| {name} | {first:.1f} | {middle:.1f} | {last:.1f} | {last / middle:.3f} | {shares[name]:.0%} |")
+    print(f"| this load | | | | | {shares['this load']:.0%} |")
+    print(f"\nmemory {_reached(worst <= GROWTH)}: at most {worst:.3f} (aim {GROWTH}); CPU of all together ", end="")
+    print(f"{sum(shares.values()):.2f} of {os.cpu_count()} cores")
+
+
+def _cpu(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
+    return {name: own_cpu_s(process) for name, process in processes.items()}
 
 
 def _print_latencies(answers: list[Answer], filled: dict[str, float], rate: float, duration_s: float) -> None:

@@ -19,7 +19,7 @@ from models.bus.broker import celery_options
 BROKER = os.environ.get("CROSSFILL_BROKER_URL", "redis://127.0.0.1:6379/0")
 TIMEOUT_S = 30.0  # Crossfill's own default
 POLL_S = 1.0
-# Redis' keys: when the first and the last no-op ran, the bid, how many tasks have begun to wait, what was filled.
+# Redis' keys: when the first and the last no-op ran, the bid, how many tasks wait, what was filled.
 BEGAN, ENDED, BID, WAITING, FILLED = (
     "tutorial:began",
     "tutorial:ended",
@@ -34,7 +34,8 @@ app.conf.update(celery_options(BROKER))
 
 @cache
 def _redis() -> redis.Redis:
-    return redis.Redis.from_url(BROKER, decode_responses=True)
+    # A connection for each thread of the largest pool: with redis-py's own hundred most of its tasks fail.
+    return redis.Redis.from_url(BROKER, decode_responses=True, max_connections=2_000, socket_timeout=TIMEOUT_S)
 
 
 @app.task(name="tutorial.noop")
@@ -49,11 +50,14 @@ def wait(*, order_id: str, price: float) -> None:
     """Sell when the bid reaches the price, or give up."""
     client, deadline = _redis(), time.monotonic() + TIMEOUT_S
     client.incr(WAITING)
-    while float(client.get(BID) or 0) < price:
-        if time.monotonic() > deadline:
-            return
-        time.sleep(POLL_S)
-    client.rpush(FILLED, f"{order_id} {time.time()}")
+    try:
+        while float(client.get(BID) or 0) < price:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(POLL_S)
+        client.rpush(FILLED, f"{order_id} {time.time()}")
+    finally:
+        client.decr(WAITING)
 
 
 def api() -> FastAPI:

@@ -109,8 +109,8 @@ def tutorial(folder: Path, pool: str, size: int, count: int) -> Waited:
 
             client.set(BID, "100")
             place("warm", "50")
-            _wait(filled, LIMIT_S)
-            client.delete(WAITING, FILLED)
+            _wait(lambda: filled() and not waiting(), LIMIT_S)
+            client.delete(FILLED)
             before = _rss(family(worker))
             for number in range(count):
                 place(f"waits-{number}", "150")
