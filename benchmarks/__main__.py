@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from benchmarks import accept, decode, feed, filled, idle, peers, prices, slow_bus
+from benchmarks import accept, decode, feed, filled, idle, peers, prices, slow_bus, stream
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "accept": accept.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "peers": peers.main,
     "prices": prices.main,
     "slow_bus": slow_bus.main,
+    "stream": stream.main,
 }
 
 for name in sys.argv[1:] or BENCHMARKS:
