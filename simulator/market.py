@@ -165,7 +165,7 @@ class Listing:
         self._last_trade: Traded | None = None
         self._habits = habits
         self._random = random
-        self._tick, self._lot = float(product.tick), float(product.lot)
+        self._tick, self.lot = float(product.tick), float(product.lot)
         self._share = 1.0 if {instrument.base, instrument.quote} <= MAJORS else MINOR
         self.index = Decimal(0)
         self._offset = 0.0
@@ -329,4 +329,4 @@ class Market:
 
     def _worth(self, listing: Listing) -> tuple[float, float]:
         base = self._values[listing.instrument.base]
-        return base / self._values[listing.instrument.quote], base * float(listing.product.lot)
+        return base / self._values[listing.instrument.quote], base * listing.lot

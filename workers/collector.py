@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from workers.metrics import Account, of_venues
 from workers.outbox import Outbox, Pace
 
 MARK_S = 0.5
+LATEST_S = 2.0  # all latest prices are written again so often, for a bus that was emptied
 BATCH_S = 0.004  # lets a burst become one message; far below what anybody waits for
 BUS_PAUSE_S = 0.2  # after a failed write
 STANDBY_S = 0.3  # how often a stand-by looks whether it is needed
@@ -99,6 +101,7 @@ class Collector:
         self._messages = 0
         self._rate = Rate()
         self._bus_down = False
+        self._overtaken = False  # another collector has taken the lease
         self._pace = Pace()
         self._unwritten: deque[Part] = deque()  # of the history
         self._remembered_at = 0.0
@@ -163,6 +166,7 @@ class Collector:
 
     def _session(self) -> bool:
         """Run one connection, and those that replace it; return whether its end was announced."""
+        self._overtaken = False
         link = self._open()
         companion = self._settings.companion and Companion(self._settings.companion, link.outbox, self._log)
         opening: Opening | None = None
@@ -185,7 +189,7 @@ class Collector:
                     each.close()
             self._end(link)
             link.outbox.forget()
-            self._flush(link, self._state(None, link), last=True)
+            self._flush(link, None if self._overtaken else self._state(None, link), last=True)
 
     def _end(self, link: Link) -> None:
         connection = link.connection
@@ -215,7 +219,7 @@ class Collector:
                     break
             elif not self._tend(link, due, now):
                 break
-            self._stopping.wait(BATCH_S)
+            time.sleep(BATCH_S)
         return opening, None
 
     def _opening(self, connection: Connection, opening: Opening | None, due: "_Due", now: float) -> Opening | None:
@@ -247,8 +251,12 @@ class Collector:
             due.mark_at = now + MARK_S
             if not self._ours(unknown=True):
                 self._log.warning("another collector reads the venue now")
+                self._overtaken = True
                 return False
-            self._mark(link, late=late)
+            everything = self._pace.slow or now >= due.latest_at
+            if everything:
+                due.latest_at = now + LATEST_S
+            self._mark(link, late=late, everything=everything)
         if now >= due.chunk_at and not self._unwritten:
             due.chunk_at = now + CHUNK_S
             self._remember(link)
@@ -261,14 +269,15 @@ class Collector:
     def _flush(self, link: Link, state: CollectorState | None = None, *, last: bool = False) -> None:
         """Send what has come, at last all that waits. What a failed write held is not sent again; quotes are.
 
-        A slow bus is spared the latest prices: they are written with each mark, too.
+        A slow bus is spared the latest prices: they are written with its marks. Where another collector reads
+        the venue now, its latest prices and its state count, and not the last word of this one.
         """
         outbox = link.outbox
         items, latest = outbox.take(slow=self._pace.slow)
         link.history.take(items, latest, clock_us())
         batch, late = self._pace.batch(items, clock_us(), all_of_it=last)
         outbox.lost(late)
-        told = {} if self._pace.slow and not last else latest
+        told = {} if self._overtaken or (self._pace.slow and not last) else latest
         if batch or told or state is not None:
             started = steady_s()
             if not self._send(link, self._by_shard(batch), self._by_symbol(told), state):
@@ -290,8 +299,7 @@ class Collector:
             if instrument is not None:
                 candles[instrument.symbol].append(candle)
         self._remembered_at = steady_s()
-        for symbol, chunk in self._by_symbol(chunks).items():
-            self._unwritten.extend(({symbol: part}, {}, None) for part in parts_of(chunk))
+        self._unwritten.extend((part, {}, None) for part in parts_of(self._by_symbol(chunks)))
         self._unwritten.extend(({}, {symbol: told}, None) for symbol, told in candles.items())
         # The span is the last: what it covers must be there.
         self._unwritten.append(({}, {}, span))
@@ -310,14 +318,14 @@ class Collector:
                 self._unwritten.clear()
                 self._log.warning("the history has a hole: the bus does not answer", error=str(error))
 
-    def _mark(self, link: Link, *, late: bool) -> None:
+    def _mark(self, link: Link, *, late: bool, everything: bool) -> None:
         mark = Mark(self._settings.venue, link.token, clock_us())
         quotes, latest = link.outbox.current()
         self.account.quoted_us = max((quote.received_time_us for quote in quotes), default=self.account.quoted_us)
         self._send(
             link,
             {shard: [mark] for shard in set(self._shard_of.values())},
-            self._by_symbol(latest),
+            self._by_symbol(latest) if everything else {},
             self._state(link.connection, link, late=late),
             self._by_shard(quotes),
         )
@@ -383,6 +391,7 @@ class _Due:
 
     chunk_at: float
     mark_at: float = 0.0
+    latest_at: float = 0.0
     ping_at: float = 0.0
     open_at: float = 0.0
     warned: bool = False

@@ -18,7 +18,8 @@ KEPT_S = 7_200
 CHUNK_S = 2.0  # what a chunk holds, about
 KEYFRAME_S = 60.0  # a quiet product's prices are told again so often, so that nobody looks back further
 LATE_S = 10.0  # from the time of what is told to the number of its entry, clocks included
-PART = 30  # samples, and trades, that are written in one entry
+PART = 30  # samples, and trades, that are written at once
+ENTRY = 2  # samples are about as long as the rest of an entry
 SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
 
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")
@@ -65,11 +66,25 @@ class HistoryWriter:
                 raise
 
 
-def parts_of(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield a chunk in parts, none of which keeps a slow bus busy for long. They come in order."""
-    for start in range(0, max(len(chunk.samples), len(chunk.prints)), PART):
-        place = slice(start, start + PART)
-        yield msgspec.structs.replace(chunk, samples=chunk.samples[place], prints=chunk.prints[place])
+def parts_of(chunks: Mapping[str, Chunk]) -> Iterator[dict[str, Chunk]]:
+    """Yield chunks by symbol in parts, none of which keeps a slow bus busy for long. They come in order.
+
+    Small ones go together: a round trip costs more than what it carries.
+    """
+    part: dict[str, Chunk] = {}
+    room = PART
+    for symbol, chunk in chunks.items():
+        for start in range(0, max(len(chunk.samples), len(chunk.prints)), PART):
+            place = slice(start, start + PART)
+            piece = msgspec.structs.replace(chunk, samples=chunk.samples[place], prints=chunk.prints[place])
+            size = ENTRY + max(len(piece.samples), len(piece.prints))
+            if part and size > room:
+                yield part
+                part, room = {}, PART
+            part[symbol] = piece
+            room -= size
+    if part:
+        yield part
 
 
 def read_chunks(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Chunk]:

@@ -25,7 +25,7 @@ from models.domain.quotes import BusItem, Mark, Quote, Trade
 from models.store.database import StoreUnavailableError
 from tests.integration.workers.memory import Held, MemoryHistory
 from tests.services import ROOT
-from workers.collector import Collector, Ports
+from workers.collector import Collector, Lease, Ports
 from workers.connection import STILL_S_MAX, Connection
 from workers.links import CollectorSettings
 from workers.outbox import Outbox
@@ -88,6 +88,7 @@ def collecting(
     bus: Memory,
     token: Callable[[], int] | None = None,
     limits: Limits | None = None,
+    lease: Lease | None = None,
     **settings: float,
 ) -> Iterator[Collector]:
     class Ours(Binance):
@@ -103,7 +104,7 @@ def collecting(
         INSTRUMENTS,
         **options,
     )
-    ports = Ports(bus, MemoryHistory(), Held(), token or itertools.count(1).__next__, lambda: 1)
+    ports = Ports(bus, MemoryHistory(), lease or Held(), token or itertools.count(1).__next__, lambda: 1)
     collector = Collector(made, ports)
     thread = threading.Thread(target=collector.run)
     thread.start()
@@ -241,6 +242,37 @@ def test_what_a_bus_outage_cost_is_counted() -> None:
         until(lambda: bus.states[-1].trades_lost == 10)
         until(lambda: len(bus.of(Quote)) == 2)
         assert [quote.number for quote in bus.of(Quote)] == [1, 2]
+
+
+class Taken(Held):
+    """A lease that somebody takes away."""
+
+    def __init__(self) -> None:
+        self.ours = True
+        self.refused = 0
+
+    def hold(self) -> bool:
+        self.refused += not self.ours
+        return self.ours
+
+
+def test_an_overtaken_collector_has_no_last_word() -> None:
+    """What it says of the venue at its end would stand over what the next one has said; quotes are still sent."""
+
+    def script(connection: ServerConnection, _number: int) -> None:
+        connection.send(TICKER % 1)
+        stay(connection)
+
+    bus, lease = Memory(), Taken()
+    with venue(script) as server, collecting(server, bus, lease=lease) as collector:
+        until(lambda: len(bus.states) > 1)
+        lease.ours = False
+        until(lambda: lease.refused > 1)  # the first ends the connection
+        assert all(state.connected_since_us is not None for state in bus.states)
+        lease.ours = True
+        until(lambda: bus.states[-1].token == 2)
+        collector.stop()
+        until(lambda: bus.states[-1].connected_since_us is None)
 
 
 def test_a_process_that_stood_still_takes_nothing_from_its_buffers() -> None:
