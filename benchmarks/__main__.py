@@ -5,6 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = (
     "accept",
+    "backlog",
     "overload",
     "filled",
     "sustained",

@@ -16,12 +16,10 @@ from urllib.request import urlopen
 
 import redis
 
+from benchmarks.fulfilling import DATABASES, Store, store
 from benchmarks.load import Load, post, run
 from cli.valkey import free_port
-from models.store.database import Database
-from models.store.owners import ensure_owner
-from models.store.schema import ensure_venues, fix_shards, migrate
-from tests.services import running_postgres, running_valkey
+from tests.services import running_valkey
 
 TOKEN = "benchmark"
 BODY = json.dumps({"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}).encode()
@@ -51,28 +49,22 @@ def serving(command: list[str], port: int, environment: dict[str, str]) -> Itera
 
 
 @contextmanager
-def crossfill(folder: Path, broker: str, database_url: str, **settings: str) -> Iterator[int]:
-    """Run the API on a database that is made ready for it."""
+def crossfill(made: Store, folder: Path, broker: str) -> Iterator[int]:
+    """Run the API on a database; yield its port."""
     port = free_port()
     environment = {
         "CROSSFILL_HOME": str(folder),
         "CROSSFILL_BROKER_URL": broker,
         "CROSSFILL_API_PORT": str(port),
-        "CROSSFILL_DATABASE_URL": database_url,
-        **settings,
+        "CROSSFILL_DATABASE_URL": made.url,
     }
-    migrate(database_url)
-    database = Database.open(database_url)
-    fix_shards(database, 1)
-    ensure_venues(database, ["binance", "coinbase"])
-    ensure_owner(database, "local", "admin", TOKEN)
-    database.close()
     with serving([sys.executable, "-m", "api"], port, environment):
         yield port
 
 
 @contextmanager
-def _form(name: str, broker: str) -> Iterator[int]:
+def form(name: str, broker: str) -> Iterator[int]:
+    """Run what Crossfill is measured against; yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", f"benchmarks.tutorial:{name}", "--factory", "--port", str(port)]
     with serving([*command, *UVICORN], port, {"CROSSFILL_BROKER_URL": broker}):
@@ -86,39 +78,36 @@ def main(rounds: int = 3, duration_s: float = 4) -> None:
     with tempfile.TemporaryDirectory(prefix="crossfill-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         broker = stack.enter_context(running_valkey(folder / "valkey"))
-        databases = {
-            "crossfill, SQLite": f"sqlite:///{folder / 'crossfill.db'}",
-            "crossfill, PostgreSQL": stack.enter_context(running_postgres(folder / "postgres", durable=True)),
-        }
+        databases = {f"crossfill, {kind}": stack.enter_context(store(kind, 1)) for kind in DATABASES}
         for _ in range(rounds):
-            for form in (*databases, *FORMS):
+            for kind in (*databases, *FORMS):
                 with redis.Redis.from_url(broker) as client:
                     client.flushall()
-                server = crossfill(folder, broker, databases[form]) if form in databases else _form(form, broker)
+                server = crossfill(databases[kind], folder, broker) if kind in databases else form(kind, broker)
                 with server as port:
                     run(port, request, connections=4, duration_s=0.5)
                     for connections in CONNECTIONS:
                         load = run(port, request, connections=connections, duration_s=duration_s)
-                        assert set(load.statuses) == {202}, (form, load.statuses)
-                        results.setdefault((form, connections), []).append(load)
+                        assert set(load.statuses) == {202}, (kind, load.statuses)
+                        results.setdefault((kind, connections), []).append(load)
     _print(results, list(databases))
 
 
 def _print(results: dict[tuple[str, int], list[Load]], ours: list[str]) -> None:
     print("| server | connections | requests/s | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")
-    for (form, connections), loads in results.items():
+    for (kind, connections), loads in results.items():
         rate, p50, p99 = (
             median(values)
             for values in zip(*((x.rate, x.quantile_ms(0.5), x.quantile_ms(0.99)) for x in loads), strict=True)
         )
-        print(f"| {form} | {connections} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
+        print(f"| {kind} | {connections} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |")
     for connections in CONNECTIONS:
-        rates = {form: median(x.rate for x in loads) for (form, n), loads in results.items() if n == connections}
-        fastest = max((form for form in FORMS if form != "noop"), key=rates.__getitem__)
-        for form in ours:
+        rates = {kind: median(x.rate for x in loads) for (kind, n), loads in results.items() if n == connections}
+        fastest = max((kind for kind in FORMS if kind != "noop"), key=rates.__getitem__)
+        for kind in ours:
             print(
-                f"\n{form}, {connections} connections: {rates[form] / rates[fastest]:.2f} x the fastest tutorial form "
-                f"({fastest}), {rates[form] / rates['noop']:.2f} x the no-op.",
+                f"\n{kind}, {connections} connections: {rates[kind] / rates[fastest]:.2f} x the fastest tutorial form "
+                f"({fastest}), {rates[kind] / rates['noop']:.2f} x the no-op.",
             )
 
 

@@ -49,7 +49,7 @@ _FEE_BPS = Decimal("2.5")
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """What is committed at once, under which lease, its first number and what its levels become."""
 
     lease: Lease
@@ -58,7 +58,7 @@ class _Batch:
     levels: list[Level]
 
 
-def _prepare(url: str, batches: int) -> list[_Batch]:
+def prepare(url: str, batches: int) -> list[Batch]:
     """Make a database with open orders in both shards; return what is to be committed, the shards in turn."""
     migrate(url)
     with closing(Database.open(url)) as database:
@@ -81,7 +81,7 @@ def _prepare(url: str, batches: int) -> list[_Batch]:
         ]
         parts = [split for outcome in outcomes for split in outcome.splits]
         levels = [Level(each.venue, each.product_id, each.side, each.price, each.taken_before) for each in parts]
-        made.append(_Batch(leases[shard], place, outcomes, levels))
+        made.append(Batch(leases[shard], place, outcomes, levels))
     return made
 
 
@@ -122,7 +122,8 @@ def _split(number: int, size: Decimal) -> Split:
     )
 
 
-def _commit(database: Database, batch: _Batch) -> None:
+def commit(database: Database, batch: Batch) -> None:
+    """Commit a batch as a loop does."""
     market = Market.SIMULATED
     commit_outcomes(database, batch.lease, batch.first, batch.outcomes, batch.levels, market=market, fee_bps=_FEE_BPS)
 
@@ -131,9 +132,9 @@ def _nothing(*_: object) -> str:
     return ""
 
 
-def _commit_unaudited(database: Database, batch: _Batch) -> None:
+def _commit_unaudited(database: Database, batch: Batch) -> None:
     with patch("models.store.audit.extend", _nothing), patch("models.store.outcomes._Written.record", _nothing):
-        _commit(database, batch)
+        commit(database, batch)
 
 
 # The bare drivers: what a commit sends, by the statement that sends it and the query that finds its rows again.
@@ -154,7 +155,7 @@ def _bare_connection(url: str) -> Any:  # noqa: ANN401 -- of either driver
     return opened
 
 
-def _sent(connection: Any, mark: str, batch: _Batch) -> _Sent:  # noqa: ANN401 -- of either driver
+def _sent(connection: Any, mark: str, batch: Batch) -> _Sent:  # noqa: ANN401 -- of either driver
     """Return what the commit of a batch sent."""
     first, last = batch.outcomes[0].order.seq, batch.outcomes[-1].order.seq
     of_orders = f"WHERE order_seq BETWEEN {first} AND {last}"
@@ -221,16 +222,16 @@ def _measure(folder: Path, kind: str, batches_count: int) -> dict[str, tuple[flo
     """Return seconds and seconds of this process's CPU for a batch, by form: medians of batches in turn."""
     times: dict[str, list[tuple[float, float]]] = {}
     with _copies(folder, kind) as (url, copy), ExitStack() as stack:
-        batches = _prepare(url, batches_count)
+        batches = prepare(url, batches_count)
         reference, unaudited, timed, both = (stack.enter_context(closing(Database.open(copy()))) for _ in range(4))
         bare = stack.enter_context(closing(_bare_connection(copy())))
         for batch in batches:
-            _commit(reference, batch)
+            commit(reference, batch)
         with closing(_bare_connection(str(reference.engine.url))) as source:
             sent = [_sent(source, "?" if kind == "SQLite" else "%s", batch) for batch in batches]
         for number, batch in enumerate(batches):
             forms = {
-                "crossfill": partial(_commit, timed, batch),
+                "crossfill": partial(commit, timed, batch),
                 "without its audit log": partial(_commit_unaudited, unaudited, batch),
                 "the bare driver": partial(_send, bare, sent[number]),
             }
@@ -253,16 +254,16 @@ def _timed(run: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
-def _commit_by_shard(database: Database, batches: Sequence[_Batch]) -> None:
+def _commit_by_shard(database: Database, batches: Sequence[Batch]) -> None:
     """Commit as a worker does that owns both shards: a thread for each."""
 
-    def commit(shard: int) -> None:
+    def commit_all(shard: int) -> None:
         for batch in batches:
             if batch.lease.shard == shard:
-                _commit(database, batch)
+                commit(database, batch)
 
     with ThreadPoolExecutor(SHARDS) as threads:
-        list(threads.map(commit, range(SHARDS)))
+        list(threads.map(commit_all, range(SHARDS)))
 
 
 def main(batches: int = 40) -> None:

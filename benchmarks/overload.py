@@ -10,7 +10,6 @@ share the machine with the server: at three times the rate this program itself n
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -26,11 +25,10 @@ from urllib.request import urlopen
 import uvloop
 from sqlalchemy import select
 
-from benchmarks.accept import serving
+from benchmarks.accept import crossfill
 from benchmarks.arrivals import LOST, Answer, arrive, quantile
 from benchmarks.fulfilling import DATABASES, Store, store
 from benchmarks.load import post
-from cli.valkey import free_port
 from models.store.tables import orders
 from tests.services import running_valkey
 
@@ -115,15 +113,7 @@ def _p99(answers: Sequence[Answer]) -> float:
 
 def overload(made: Store, folder: Path, broker: str, duration_s: float) -> list[Part]:
     """Run all parts against an API of its own."""
-    port = free_port()
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("CROSSFILL_")},
-        "CROSSFILL_HOME": str(folder),
-        "CROSSFILL_BROKER_URL": broker,
-        "CROSSFILL_DATABASE_URL": made.url,
-        "CROSSFILL_API_PORT": str(port),
-    }
-    with serving([sys.executable, "-m", "api"], port, environment):
+    with crossfill(made, folder, broker) as port:
         Part("warm", port, FEW, 1)
         before = Part("before", port, FEW, duration_s)
         crowd = Part("crowd", port, MANY, duration_s)
