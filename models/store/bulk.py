@@ -1,9 +1,9 @@
 """Many rows in one statement.
 
-SQLAlchemy and the drivers work through a statement's rows one by one: both give the interpreter lock away
-for each, and PostgreSQL answers each. Here a statement reads its rows from a table named `given`: on SQLite
-of VALUES, on PostgreSQL of one JSON array for each column (2 us a row of the driver's time, where its own
-executemany takes 14, arrays of its own 43 and VALUES 17).
+SQLAlchemy and the drivers work through a statement's rows one by one: SQLite's gives the interpreter lock away
+for each, PostgreSQL answers each. Here a statement reads its rows, in their order, from a table named `given`:
+on SQLite of VALUES (json_each takes up to three times as long), on PostgreSQL of one JSON array for each column
+(1 us of the client's time a row of seven columns; executemany takes 14, its own arrays 43, VALUES 17).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

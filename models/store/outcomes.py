@@ -51,6 +51,7 @@ def commit_outcomes(
 ) -> set[str]:
     """Write splits, orders, jobs, levels, audit log and events of a step; return the owners to be told.
 
+    An order has at most one outcome in a step: all orders are changed in one statement.
     Raises FencedError where the lease does not hold, SplitRefusedError where an order is not as the
     book thinks it is, CommitUnknownError and StoreUnavailableError. After any of them the book must
     be dropped: nothing is patched.
