@@ -216,7 +216,7 @@ class Hand:
         if not self._free("jobs"):
             return None
         [jobs] = self._system.of("jobs")
-        pid = child_of(jobs, kind)
+        pid = child_of(jobs.pid, kind)
         if not pid:
             return None
         flight = self._freeze(jobs, kind, [pid])
@@ -340,10 +340,10 @@ def _sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.monotonic()))
 
 
-def child_of(jobs: Process, kind: str) -> int:
+def child_of(jobs: int, kind: str) -> int:
     """Return the jobs worker's child that works ("child"; it has pipes to its parent), or "beat"; 0 without one."""
     with suppress(psutil.Error, OSError):
-        for child in psutil.Process(jobs.pid).children():
+        for child in psutil.Process(jobs).children():
             links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
             if any(link.startswith("pipe:") for link in links) is (kind == "child"):
                 return child.pid
