@@ -140,7 +140,7 @@ class Probe:
             return backlog(connection, self._market, int(PROBE_S * 1000))
 
     async def _passing(self) -> Sequence[Sample]:
-        queues = [Queue.JOBS.value, *(orders_queue(shard) for shard in range(self._shards))]
+        queues = [*map(str, Queue), *(orders_queue(shard) for shard in range(self._shards))]
         streams = [quotes_stream(shard) for shard in range(self._shards)]
         lengths, entries = self._broker.pipeline(transaction=False), self._bus.pipeline(transaction=False)
         for queue in queues:

@@ -16,9 +16,11 @@ def _fulfilment() -> list[str]:
     from workers.owner import Owner  # noqa: PLC0415 -- only this worker owns shards
 
     app.steps["worker"].add(Owner)
-    # It starts with a queue that nobody writes to; those of its shards come with the leases.
+    # The queues of its shards come with the leases. A wake-up takes no time, so of the two threads one is
+    # free for housekeeping, which no price job holds up here.
     name = f"fulfilment-{os.getpid()}@%h"
-    return [*COMMON, "--pool", "threads", "--concurrency", "1", "--queues", "orders.idle", "--hostname", name]
+    pool = ["--pool", "threads", "--concurrency", "2"]
+    return [*COMMON, *pool, "--queues", Queue.HOUSEKEEPING.value, "--hostname", name]
 
 
 def _jobs() -> list[str]:

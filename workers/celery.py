@@ -20,6 +20,11 @@ app.conf.update(
     worker_send_task_events=True,
     worker_max_tasks_per_child=5_000,
     task_default_queue=Queue.JOBS.value,
+    # The rest of housekeeping may wait behind a backlog of jobs.
+    task_routes={
+        task.value: {"queue": Queue.HOUSEKEEPING.value}
+        for task in (Task.ORDER_SWEEP, Task.DATABASE_CHECKPOINT, Task.AUDIT_TELL)
+    },
     task_create_missing_queues=True,
     task_time_limit=120,
     task_soft_time_limit=90,

@@ -11,7 +11,7 @@ from models.bus.names import Queue, Task, orders_queue
 from models.bus.wakeups import Wakeups, new_task_id
 from models.settings import Settings
 from models.store.audit import heads
-from models.store.database import Database, now_us
+from models.store.database import Database, StoreUnavailableError, now_us
 from models.store.events import prune
 from models.store.jobs import jobs_forgotten, shards_forgotten
 from workers.celery import app, settings
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import redis
 
 WAITING_US = 2_000_000
+# A worker that ends waits for what it is at, and the next turn comes soon.
+PATIENCE_S = 2.0
 
 log = structlog.get_logger()
 
@@ -28,10 +30,10 @@ log = structlog.get_logger()
 @cache
 def database() -> Database:
     """Return this process's database, made when it is first needed and so after any fork."""
-    return Database.open(settings.database, pool_size=1)
+    return Database.open(settings.database, pool_size=1, patience_s=PATIENCE_S)
 
 
-@app.task(name=Task.ORDER_SWEEP.value)
+@app.task(name=Task.ORDER_SWEEP.value, throws=(StoreUnavailableError,))
 def sweep() -> int:
     """Wake who has due work although nothing is in the queue for it; return how many wake-ups were sent."""
     return sweep_due(database(), settings)
@@ -46,7 +48,7 @@ def prune_events() -> int:
     return prune(database(), before_us)
 
 
-@app.task(name=Task.DATABASE_CHECKPOINT.value)
+@app.task(name=Task.DATABASE_CHECKPOINT.value, throws=(StoreUnavailableError,))
 def checkpoint() -> None:
     """Move SQLite's write-ahead log into its file; no process does that by itself."""
     database().checkpoint()
@@ -58,7 +60,7 @@ def refresh_listings() -> dict[str, str]:
     return refresh(database(), lists_of(settings))
 
 
-@app.task(name=Task.AUDIT_TELL.value)
+@app.task(name=Task.AUDIT_TELL.value, throws=(StoreUnavailableError,))
 def tell_heads() -> list[str]:
     """Log the head of each audit chain, as `crossfill audit verify --head` takes it; return them."""
     with database().read() as connection:

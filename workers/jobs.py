@@ -22,7 +22,6 @@ from models.store.listings import instruments_at
 from models.store.venues import switches
 from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
-from workers.housekeeping import database
 from workers.metrics import Tally
 
 LEASE_US = 30_000_000  # renewed with each part
@@ -37,6 +36,12 @@ tally: Tally | None = None
 # A job's result, and what its owner is told of it.
 Worked = tuple[dict[str, Any], dict[str, Any]]
 Work = Callable[[Database, redis.Redis, Settings, ClaimedJob], Worked]
+
+
+@cache
+def database() -> Database:
+    """Return this process's database, likewise made after any fork."""
+    return Database.open(settings.database, pool_size=1)
 
 
 @cache

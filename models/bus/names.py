@@ -7,6 +7,7 @@ class Queue(StrEnum):
     """Queues that are there whatever the number of shards; orders have one a shard (`orders_queue`)."""
 
     JOBS = "jobs"
+    HOUSEKEEPING = "housekeeping"  # what may never wait behind jobs; fulfilment workers have a thread for it
 
 
 class Task(StrEnum):

@@ -7,6 +7,7 @@ before 3.51.3 can corrupt a WAL database when a checkpoint meets a commit (sqlit
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Self
 
 import orjson
@@ -39,14 +40,19 @@ class CommitUnknownError(StoreUnavailableError):
 class Database:
     """An engine with the transactions that the store's functions run in."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience_s: float | None = None) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
-        self._lock = FileLock(f"{engine.url.database}.lock", timeout_s=LOCK_TIMEOUT_S) if self.is_sqlite else None
+        timeout_s = LOCK_TIMEOUT_S if patience_s is None else patience_s
+        self._lock = FileLock(f"{engine.url.database}.lock", timeout_s=timeout_s) if self.is_sqlite else None
+        self._busy_ms = _busy_ms(patience_s)
 
     @classmethod
-    def open(cls, url: str, *, pool_size: int = 5) -> Self:
-        """Return a database of this URL; nothing is connected before the first transaction."""
+    def open(cls, url: str, *, pool_size: int = 5, patience_s: float | None = None) -> Self:
+        """Return a database of this URL; nothing is connected before the first transaction.
+
+        `patience_s` is how long it waits where another has SQLite's lock; ten seconds where it is not said.
+        """
         sqlite = make_url(url).get_backend_name() == "sqlite"
         engine = create_engine(
             url,
@@ -59,10 +65,10 @@ class Database:
             json_deserializer=orjson.loads,
         )
         if sqlite:
-            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", partial(_prepare_sqlite, patience_s))
         else:
             event.listen(engine, "do_connect", _connect_postgres)
-        return cls(engine)
+        return cls(engine) if patience_s is None else cls(engine, patience_s)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -142,7 +148,7 @@ class Database:
             try:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
             finally:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_MS}").close()
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy_ms}").close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -157,6 +163,10 @@ class Database:
         self._lock.close()
 
 
+def _busy_ms(patience_s: float | None) -> int:
+    return BUSY_MS if patience_s is None else int(patience_s * 1000)
+
+
 def _dumps(value: object) -> str:
     return orjson.dumps(value).decode()
 
@@ -167,10 +177,10 @@ def _connect_postgres(_dialect: object, _record: object, _arguments: object, nam
     return postgres.Connection.connect(**{**postgres.options(), **named})
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
+def _prepare_sqlite(patience_s: float | None, connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
     connection.isolation_level = None
     for pragma in (
-        f"busy_timeout={BUSY_MS}",
+        f"busy_timeout={_busy_ms(patience_s)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",

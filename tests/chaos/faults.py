@@ -220,7 +220,7 @@ class Hand:
         if not self._free(CHILDREN[kind]):
             return None
         [parent] = self._system.of(CHILDREN[kind])
-        pid = child_of(parent, kind)
+        pid = child_of(parent.pid, kind)
         if not pid:
             return None
         flight = self._freeze(parent, kind, [pid])
@@ -344,10 +344,10 @@ def _sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.monotonic()))
 
 
-def child_of(parent: Process, kind: str) -> int:
+def child_of(parent: int, kind: str) -> int:
     """Return the API's "writer", or the jobs worker's "child" (it has pipes to its parent) or "beat"; 0 without one."""
     with suppress(psutil.Error, OSError):
-        for child in psutil.Process(parent.pid).children():
+        for child in psutil.Process(parent).children():
             if kind == "writer":
                 return child.pid
             links = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]

@@ -546,14 +546,18 @@ def test_a_child_of_the_jobs_worker_killed(
     jobs.start()
     try:
         # Until it has worked something, the worker is still starting, and would end with its child.
-        until(lambda: bool(child_of(jobs, "beat")) and _works(child_of(jobs, "child")))
-        before = child_of(jobs, kind)
+        wakeups = Wakeups(redis_url)
+        assert wakeups.publish({}, new_task_id())
+        wakeups.close()
+        until(lambda: bool(child_of(jobs.pid, "beat")) and _works(child_of(jobs.pid, "child")))
+        before = child_of(jobs.pid, kind)
+        assert before  # 0 would be this test's own process group
         os.kill(before, signal.SIGKILL)
         if kind == "beat":
             until(lambda: not jobs.pid)
             assert "beat has died" in (tmp_path / "log").read_text()
         else:
-            until(lambda: child_of(jobs, kind) not in (0, before))
+            until(lambda: child_of(jobs.pid, kind) not in (0, before))
             assert jobs.pid
     finally:
         jobs.terminate()
