@@ -14,8 +14,10 @@ COMMON = ["worker", "--loglevel", "WARNING", "--without-gossip", "--without-ming
 
 def _fulfilment() -> list[str]:
     from workers.owner import Owner  # noqa: PLC0415 -- only this worker owns shards
+    from workers.telling import Telling  # noqa: PLC0415 -- only this worker is woken many times a second
 
     app.steps["worker"].add(Owner)
+    app.steps["consumer"].add(Telling)
     # It starts with a queue that nobody writes to; those of its shards come with the leases.
     name = f"fulfilment-{os.getpid()}@%h"
     return [*COMMON, "--pool", "threads", "--concurrency", "1", "--queues", "orders.idle", "--hostname", name]
