@@ -11,8 +11,9 @@ DETAIL = "more orders are coming than can be stored; repeat with the same Idempo
 class Crowded:
     """ASGI middleware: while the committer holds as many orders as it may, the next one is answered 503 at once.
 
-    To read, check and then refuse a request takes as long as to accept it: 2,000 connections that ask again
-    at once then leave the event loop no time for the orders that were accepted (50/s instead of 1,100).
+    To read, check and then refuse a request takes about twice the processor time, which those that were
+    accepted wait for. The room must not be too small either: in one turn of the event loop no more are
+    accepted than fit in.
     """
 
     def __init__(self, app: ASGIApp, path: str) -> None:

@@ -14,8 +14,10 @@ COMMON = ["worker", "--loglevel", "WARNING", "--without-gossip", "--without-ming
 
 def _fulfilment() -> list[str]:
     from workers.owner import Owner  # noqa: PLC0415 -- only this worker owns shards
+    from workers.telling import Telling  # noqa: PLC0415 -- only this worker is woken many times a second
 
     app.steps["worker"].add(Owner)
+    app.steps["consumer"].add(Telling)
     # The queues of its shards come with the leases. A wake-up takes no time, so of the two threads one is
     # free for housekeeping, which no price job holds up here.
     name = f"fulfilment-{os.getpid()}@%h"
