@@ -48,9 +48,8 @@ class Stages:
 
     def __init__(self, bus: Any) -> None:  # noqa: ANN401 -- a client of Redis
         self._first, self._rest = frames_of(VENUE, FRAMES, majors(VENUE))
-        events = [
-            event for frame in [*self._first, *self._rest] for event in self._protocol().decode(frame, clock_us())
-        ]
+        frames, protocol = [*self._first, *self._rest], self._protocol()
+        events = [event for frame in frames for event in protocol.decode(frame, clock_us())]
         found = [event for event in events if isinstance(event, Quote)]
         quotes = [msgspec.structs.replace(quote, number=number) for number, quote in enumerate(found, 1)]
         self._batches = [quotes[start : start + BATCH] for start in range(0, len(quotes), BATCH)]
