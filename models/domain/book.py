@@ -16,6 +16,7 @@ from decimal import Decimal, localcontext
 from math import inf
 from typing import Any
 
+import msgspec
 from sortedcontainers import SortedList
 
 from models.domain.decimals import EXACT
@@ -38,17 +39,14 @@ SEQ_BITS = 63
 SEQ_MASK = (1 << SEQ_BITS) - 1
 
 
-class _Resting:
+class _Resting(msgspec.Struct, gc=False):
     """An order in the book, or on its way there; `left` in lots. There may be millions of them."""
 
-    __slots__ = ("key", "left", "order", "queue", "splits")
-
-    def __init__(self, order: Order, limit: int, left: int, queue: "_Queue") -> None:
-        self.order = order
-        self.left = left
-        self.queue = queue
-        self.key = ((limit if order.side is SELL else -limit) << SEQ_BITS) + order.seq
-        self.splits: list[Split] | None = None  # since the last result
+    order: Order
+    key: int
+    left: int
+    queue: "_Queue"
+    splits: list[Split] | None = None  # since the last result
 
     @property
     def limit(self) -> int:
@@ -535,7 +533,8 @@ class Book:
             return
         limit = instrument.scale_price(order.price)
         left = instrument.scale_size(order.size - order.filled_size)
-        resting = _Resting(order, limit, left, symbol.queue(order.side, venues))
+        key = ((limit if order.side is SELL else -limit) << SEQ_BITS) + order.seq
+        resting = _Resting(order, key, left, symbol.queue(order.side, venues))
         if order.deadline_us is not None and order.deadline_us <= symbol.now_us:
             self._end(resting, OrderState.EXPIRED, Reason.DEADLINE)
         elif cancelled:
