@@ -11,7 +11,7 @@ served in between.
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from math import inf
 from typing import Any
@@ -254,6 +254,11 @@ class Book:
 
     def __len__(self) -> int:
         return len(self._resting)
+
+    @property
+    def unplaced(self) -> Collection[int]:
+        """The sequences of orders that were given to it and wait for their turn."""
+        return self._unplaced.keys()
 
     @property
     def next_deadline_us(self) -> int | None:
