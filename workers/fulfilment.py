@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from models.bus import hints
 from models.bus.client import BusUnavailableError
 from models.bus.quotes import QuoteReader
-from models.domain.book import Book
+from models.domain.book import OUTCOMES_MAX, Book
 from models.domain.errors import CrossfillError
 from models.domain.instruments import Instruments
 from models.domain.journal import entry, opening
@@ -40,6 +40,7 @@ from workers.metrics import LoopMetrics
 LOOK_S = 1.0  # rows are looked for so often even if no wake-up came
 COUNT_S = 5.0  # and it is counted so often why orders wait
 QUEUED_MAX = 2_000  # rows taken at once
+LOADED_MAX = 5_000  # and of those that a new owner starts from
 READ_BLOCK_MS = 500
 READ_PAUSE_S = 0.005  # lets a few batches gather: a round trip costs more than a quote
 HINT_PAUSE_S = 1.0
@@ -154,7 +155,7 @@ class FulfilmentLoop:
 
     def _work(self, journal: IO[str] | None) -> None:
         with self._database.read() as connection:
-            loaded = stored.load(connection, self.lease.shard, self._settings.market)
+            loaded = stored.load(connection, self.lease.shard)
         book = Book(
             self._instruments,
             levels=loaded.levels,
@@ -166,38 +167,54 @@ class FulfilmentLoop:
             began = (self._instruments, loaded.levels, loaded.disabled, self._settings.silence_us, loaded.tokens)
             journal.write(json.dumps(opening(clock_us(), *began)) + "\n")
         known = dict.fromkeys(loaded.disabled, False)
+        more = self._load(book, journal)
         log.info(
             "shard owned",
             shard=self.lease.shard,
             epoch=self.lease.epoch,
-            orders=len(loaded.working),
+            orders=len(book) + len(book.unplaced),
             market=self._settings.market.value,
         )
-        self._step(book, journal, orders=loaded.working)
         # Not before: what came while a large book was loaded would be old.
         self._stepped_us = clock_us()
         self._threads[1].start()
         look_at = count_at = 0.0
+        due = True
         while not self._stopping.is_set():
             if time.monotonic() >= count_at:
                 count_at = time.monotonic() + COUNT_S
                 self.waiting = book.waiting_counts()
             latest = time.monotonic() + self._settings.silence_us / 2e6
-            items, woken = self.inbox.wait(min(look_at, latest, _monotonic(book.next_deadline_us)))
+            # While the book has work left nothing is waited for: what has come joins the next step.
+            until = 0.0 if more or due else min(look_at, latest, _monotonic(book.next_deadline_us))
+            items, woken = self.inbox.wait(until)
+            due = due or woken
             orders: list[Order] = []
             cancels: list[int] = []
             changed: list[VenueSwitch] = []
-            if woken or time.monotonic() >= look_at:
+            if time.monotonic() >= look_at or (due and len(book.unplaced) < OUTCOMES_MAX):
                 look_at = time.monotonic() + LOOK_S
+                unplaced = set(book.unplaced)
                 with self._database.read() as connection:
-                    orders = stored.queued(connection, self.lease.shard, QUEUED_MAX, self._settings.market)
+                    rows_max = QUEUED_MAX + len(unplaced)
+                    rows = stored.queued(connection, self.lease.shard, rows_max, self._settings.market)
                     cancels = stored.cancels(connection, self.lease.shard, self._settings.market)
                     now_on = switches(connection)
                 changed = [VenueSwitch(name, on) for name, on in now_on.items() if known.get(name, True) is not on]
                 known = now_on
-                if len(orders) == QUEUED_MAX:
-                    look_at = 0.0
-            self._step(book, journal, items=items, switches=changed, cancels=cancels, orders=orders)
+                due = len(rows) == rows_max
+                orders = [order for order in rows if order.seq not in unplaced]
+            more = self._step(book, journal, items=items, switches=changed, cancels=cancels, orders=orders)
+
+    def _load(self, book: Book, journal: IO[str] | None) -> bool:
+        """Give the book the orders that work, page by page: nobody else changes them while the lease holds."""
+        more, page, seq = False, LOADED_MAX, 0
+        while page == LOADED_MAX and not self._stopping.is_set():
+            with self._database.read() as connection:
+                orders = stored.working(connection, self.lease.shard, page, self._settings.market, after_seq=seq)
+            more = self._step(book, journal, orders=orders)
+            page, seq = len(orders), orders[-1].seq if orders else seq
+        return more
 
     def _step(
         self,
@@ -208,7 +225,8 @@ class FulfilmentLoop:
         switches: Sequence[VenueSwitch] = (),
         cancels: Sequence[int] = (),
         orders: Sequence[Order] = (),
-    ) -> None:
+    ) -> bool:
+        """Step the book and commit what that did; return whether the book has work left."""
         now_us = self._now_us()
         if journal is not None:
             journal.write(json.dumps(entry(now_us, items, switches, cancels, orders)) + "\n")
@@ -217,10 +235,7 @@ class FulfilmentLoop:
         with self._metrics.steps.time():
             result = book.step(now_us, items=items, switches=switches, cancels=cancels, orders=orders)
         self._commit(result)
-        while result.more:
-            with self._metrics.steps.time():
-                result = book.step(self._now_us())
-            self._commit(result)
+        return result.more
 
     def _now_us(self) -> int:
         """Return the time for a step. Raises StoodStillError."""

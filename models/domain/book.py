@@ -3,16 +3,21 @@
 `Book.step` takes what came since the last step, in the order in which it is judged: venues switched
 on or off, deadlines, cancels, quotes and marks one by one, silence, new orders one by one. The same
 inputs give the same outcomes, so replay, audit and what-if are the same function.
+
+Symbols share nothing but the word of their venues. So each has inputs of its own: where one has more
+to do than fits into a step, its later inputs wait behind that in their order, and other symbols are
+served in between.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import Decimal, localcontext
 from math import inf
+from typing import Any
 
-from sortedcontainers import SortedDict
+import msgspec
+from sortedcontainers import SortedList
 
 from models.domain.decimals import EXACT
 from models.domain.instruments import Instrument, Instruments
@@ -24,48 +29,150 @@ from models.domain.waiting import nearest
 
 OUTCOMES_MAX = 500
 
+# Python 3.11 takes 0.1 us to read a member of an enum by its class.
+BUY, SELL = Side.BUY, Side.SELL
+QUEUED, WORKING, FILLED = OrderState.QUEUED, OrderState.WORKING, OrderState.FILLED
 
-class _Resting:
-    """An order in the book; `left` in lots, `key` sorts by price, then accept sequence."""
+# An order's place in its queue is one integer: its limit, so that the first to be served is the lowest, then
+# its accept sequence, which is below 2^63.
+SEQ_BITS = 63
+SEQ_MASK = (1 << SEQ_BITS) - 1
 
-    __slots__ = ("key", "left", "limit", "order", "queue", "splits")
 
-    def __init__(self, order: Order, limit: int, left: int) -> None:
-        self.order = order
-        self.limit = limit
-        self.left = left
-        self.key = (limit if order.side is Side.SELL else -limit, order.seq)
-        self.queue: SortedDict | None = None
-        self.splits: list[Split] = []
+class _Resting(msgspec.Struct, gc=False):
+    """An order in the book, or on its way there; `left` in lots. There may be millions of them."""
+
+    order: Order
+    key: int
+    left: int
+    queue: "_Queue"
+    splits: list[Split] | None = None  # since the last result
+
+    @property
+    def limit(self) -> int:
+        """The limit as far as it is reached by an offer's `reach`."""
+        return self.key >> SEQ_BITS
+
+
+class _Queue:
+    """The resting orders of one symbol and side that may use the same venues: `offers`, the alphabet's first first.
+
+    No quote walks past orders that may not use it. `head` is the first order's key, `first` its limit; without one
+    both are inf.
+    """
+
+    __slots__ = ("first", "head", "keys", "offers", "symbol")
+
+    def __init__(self, symbol: "_Symbol", offers: "list[_Offer]") -> None:
+        self.symbol = symbol
+        self.offers = offers
+        self.keys = SortedList()
+        self.head: float = inf
+        self.first: float = inf
+        for offer in offers:
+            offer.queues.append(self)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add(self, key: int) -> None:
+        self.keys.add(key)
+        if key < self.head:
+            self.head, self.first = key, key >> SEQ_BITS
+
+    def remove(self, key: int) -> None:
+        self.keys.remove(key)
+        if not self.keys:
+            self.head = self.first = inf
+        elif key == self.head:
+            self.head = head = self.keys[0]
+            self.first = head >> SEQ_BITS
+
+    def best(self, limit: float) -> "_Offer | None":
+        """Return the offer with the best price that satisfies a limit and has something left."""
+        best: _Offer | None = None
+        for offer in self.offers:
+            if offer.reach >= limit and (best is None or offer.reach > best.reach) and offer.left():
+                best = offer
+        return best
+
+
+class _Offer:
+    """One side of a venue product, seen by the orders that take it: its ledger, and who wants something of it.
+
+    `reach` is the highest limit, as keys have it, that its price satisfies; -inf where it shows nothing.
+    """
+
+    __slots__ = ("_lots", "_price", "_size", "_ticks", "ledger", "lot", "product", "queues", "reach", "side", "tick")
+
+    def __init__(self, product: "_Product", side: Side, ledger: Ledger, instrument: Instrument) -> None:
+        self.product = product
+        self.side = side
+        self.ledger = ledger
+        self.queues: list[_Queue] = []
+        self.reach: float = -inf
+        self.tick, self.lot = instrument.tick, instrument.lot
+        # A quote repeats most of what the last one said; what is the same is not scaled again.
+        self._price = self._size = Decimal(0)
+        self._ticks = self._lots = 0
+
+    def show(self, now_us: int, price: Decimal | None, size: Decimal | None) -> bool:
+        """Take in what a quote says of this side, and say whether an order that rests may have something of it."""
+        if price is None or size is None:
+            self.reach = -inf
+            self.ledger.show(now_us, None, 0)
+            return False
+        if price != self._price:
+            self._ticks, self._price = _scaled_price(self.side, price, self.tick), price
+        if size != self._size:
+            self._lots, self._size = int(size // self.lot), size
+        self.reach = reach = self._ticks if self.side is SELL else -self._ticks
+        self.ledger.show(now_us, self._ticks, self._lots)
+        for queue in self.queues:
+            if queue.first <= reach:
+                return self.left() > 0
+        return False
+
+    def blind(self) -> None:
+        self.reach = -inf
+        self.ledger.blind()
+
+    def left(self) -> int:
+        return self.ledger.available(self.product.symbol.now_us) if self.product.open else 0
 
 
 class _Product:
-    """One venue product: its two ledgers and the quote that they show."""
+    """One venue product: the quote that it shows, and its two sides.
 
-    __slots__ = ("id", "ledgers", "live", "number", "quote", "symbol", "token", "venue")
+    `token` and `number` are those of the newest quote that came. Whatever else is here is as far as
+    the inputs of its symbol have been worked.
+    """
+
+    __slots__ = ("asks", "bids", "id", "live", "number", "open", "quote", "symbol", "token", "venue")
 
     def __init__(self, venue: "_Venue", product_id: str, symbol: "_Symbol", ledger: Callable[[Side], Ledger]) -> None:
         self.venue = venue
         self.id = product_id
         self.symbol = symbol
-        self.ledgers = {side: ledger(side) for side in Side}
+        self.bids, self.asks = (_Offer(self, side, ledger(side), symbol.instrument) for side in (SELL, BUY))
         self.token = 0
         self.number = 0
         self.quote: Quote | None = None  # None: nothing to be believed yet
         self.live = False
+        self.open = False  # its venue is on, and fed
 
-    def blind(self) -> None:
-        self.quote = None
-        for ledger in self.ledgers.values():
-            ledger.blind()
+    @property
+    def ledgers(self) -> dict[Side, Ledger]:
+        """Its ledgers by the side of the orders that take from them."""
+        return {SELL: self.bids.ledger, BUY: self.asks.ledger}
 
-    def available(self, side: Side, now_us: int) -> int:
-        if self.quote is None or not self.venue.enabled or not self.venue.fed:
-            return 0
-        return self.ledgers[side].available(now_us)
+    def offer(self, side: Side) -> _Offer:
+        return self.bids if side is SELL else self.asks
 
 
 class _Venue:
+    """What a venue said last; its products hear of it each in its turn."""
+
     __slots__ = ("enabled", "fed", "marked_us", "name", "products", "token")
 
     def __init__(self, name: str, *, enabled: bool) -> None:
@@ -77,13 +184,27 @@ class _Venue:
         self.marked_us = 0
 
 
-@dataclass
 class _Symbol:
-    instrument: Instrument
-    products: list[_Product] = field(default_factory=list)
-    # One sorted structure for each side and set of allowed venues, so that no quote walks past
-    # orders that may not use it.
-    queues: dict[Side, dict[frozenset[str], SortedDict]] = field(default_factory=lambda: {side: {} for side in Side})
+    """One instrument: its products, its queues, and what it has still to do."""
+
+    __slots__ = ("busy", "deadlines", "inputs", "instrument", "now_us", "products", "queues", "unmatched")
+
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self.products: list[_Product] = []
+        self.queues: dict[Side, dict[frozenset[str], _Queue]] = {SELL: {}, BUY: {}}
+        self.deadlines: list[tuple[int, int]] = []  # a heap, each with an order's sequence
+        self.now_us = 0  # of the step that its inputs are from
+        self.inputs: deque[tuple[int, Callable[..., None], tuple[Any, ...]]] = deque()
+        self.unmatched: dict[Side, None] = {}
+        self.busy = False  # there are inputs, or sides to be matched
+
+    def queue(self, side: Side, venues: frozenset[str]) -> _Queue:
+        queue = self.queues[side].get(venues)
+        if queue is None:
+            offers = [product.offer(side) for product in self.products if product.venue.name in venues]
+            queue = self.queues[side][venues] = _Queue(self, offers)
+        return queue
 
 
 class Book:
@@ -107,13 +228,15 @@ class Book:
         self._now_us = 0
         self._venues: dict[str, _Venue] = {}
         self._symbols: dict[str, _Symbol] = {}
+        self._nowhere = _Symbol(Instrument("", "", ()))  # of orders for instruments that are gone
         self._resting: dict[int, _Resting] = {}
-        self._deadlines: list[tuple[int, int]] = []
-        self._inputs: deque[Callable[[], None]] = deque()
-        self._unmatched: dict[tuple[str, Side], None] = {}
+        self._unplaced: dict[int, _Symbol] = {}  # orders that wait for their turn
+        # When a symbol must look at its deadlines: at the earliest of them, or sooner.
+        self._alarms: list[tuple[int, str]] = []
+        self._busy: deque[_Symbol] = deque()  # whose turn comes next
         self._outcomes: dict[int, Outcome] = {}
         self._filling: dict[int, _Resting] = {}
-        self._touched: set[tuple[str, str, Side]] = set()
+        self._touched: set[_Offer] = set()
         off = frozenset(disabled)
         for instrument in instruments:
             symbol = self._symbols[instrument.symbol] = _Symbol(instrument)
@@ -125,18 +248,36 @@ class Book:
         for name, token in (tokens or {}).items():
             if name in self._venues:
                 self._venues[name].token = token
-        for level in levels:
-            self._restore(level)
+        with localcontext(EXACT):
+            for level in levels:
+                self._restore(level)
 
     def __len__(self) -> int:
         return len(self._resting)
 
     @property
+    def unplaced(self) -> Collection[int]:
+        """The sequences of orders that were given to it and wait for their turn."""
+        return self._unplaced.keys()
+
+    @property
     def next_deadline_us(self) -> int | None:
         """When the next open order may expire; None where none has a deadline."""
-        while self._deadlines and self._deadlines[0][1] not in self._resting:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        while self._alarms:
+            due_us, name = self._alarms[0]
+            first_us = self._first_deadline(self._symbols[name])
+            if first_us == due_us:
+                return due_us
+            heapq.heappop(self._alarms)
+            if first_us is not None:
+                heapq.heappush(self._alarms, (first_us, name))
+        return None
+
+    def _first_deadline(self, symbol: _Symbol) -> int | None:
+        deadlines = symbol.deadlines
+        while deadlines and deadlines[0][1] not in self._resting:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
 
     def step(
         self,
@@ -148,270 +289,305 @@ class Book:
         orders: Sequence[Order] = (),
         outcomes_max: int = OUTCOMES_MAX,
     ) -> StepResult:
-        """Take in what came and return what it did, at most about `outcomes_max` orders at a time.
+        """Take in what came and return what it did, at most `outcomes_max` orders at a time.
 
-        Where more is to be done, `more` is True: what is left of the inputs stays inside and is
-        worked, at the time of its own step, by the next call. Time never goes back.
+        Where more is to be done, `more` is True: what is left stays inside and is worked, at the time
+        of its own step, by the next calls, together with what they bring. Symbols take turns. Time never goes back.
         """
-        if switches or cancels or items or orders or not self._inputs:
-            self._queue(now_us, items, switches, cancels, orders)
-        while len(self._outcomes) + len(self._filling) < outcomes_max:
-            if self._unmatched:
-                symbol, side = next(iter(self._unmatched))
-                if self._match(self._symbols[symbol], side, outcomes_max):
-                    del self._unmatched[symbol, side]
-            elif self._inputs:
-                self._inputs.popleft()()
+        self._now_us = max(self._now_us, now_us)
+        with localcontext(EXACT):
+            self._begin(switches, cancels)
+            for item in items:
+                if isinstance(item, Quote):
+                    self._take_quote(item)
+                elif isinstance(item, Mark):
+                    self._take_mark(item)
+            self._silence()
+            self._receive(orders, frozenset(cancels))
+            self._work(outcomes_max)
+            return self._result()
+
+    # Whose turn it is
+
+    def _later(self, symbol: _Symbol, act: Callable[..., None], *about: Any) -> None:  # noqa: ANN401 -- what it is told
+        """Do something with a symbol after what it has still to do."""
+        symbol.inputs.append((self._now_us, act, about))
+        if not symbol.busy:
+            self._wait(symbol)
+
+    def _wait(self, symbol: _Symbol) -> None:
+        symbol.busy = True
+        self._busy.append(symbol)
+
+    def _unmatch(self, symbol: _Symbol, side: Side) -> None:
+        symbol.unmatched[side] = None
+        if not symbol.busy:
+            self._wait(symbol)
+
+    def _work(self, outcomes_max: int) -> None:
+        """Give each symbol that has something to do an even share of the outcomes, in turn, until none is left."""
+        while self._busy and (room := outcomes_max - self._done()) > 0:
+            symbol = self._busy.popleft()
+            self._turn(symbol, self._done() + max(1, room // (len(self._busy) + 1)))
+            symbol.busy = bool(symbol.inputs or symbol.unmatched)
+            if symbol.busy:
+                self._busy.append(symbol)
+
+    def _turn(self, symbol: _Symbol, outcomes_max: int) -> None:
+        inputs, unmatched, outcomes, filling = symbol.inputs, symbol.unmatched, self._outcomes, self._filling
+        while len(outcomes) + len(filling) < outcomes_max:
+            if unmatched:
+                side = next(iter(unmatched))
+                if self._match(symbol, side, outcomes_max):
+                    del unmatched[side]
+            elif inputs:
+                symbol.now_us, act, about = inputs.popleft()
+                act(*about)
             else:
                 break
-        return self._result()
 
-    def _queue(
-        self,
-        now_us: int,
-        items: Sequence[BusItem],
-        switches: Sequence[VenueSwitch],
-        cancels: Sequence[int],
-        orders: Sequence[Order],
-    ) -> None:
-        inputs = self._inputs
-        cancelled = frozenset(cancels)
-        inputs.append(lambda: self._begin(now_us, switches, cancels))
-        inputs.extend((lambda item=item: self._take(item)) for item in items)  # type: ignore[misc] # a bound default
-        inputs.append(self._silence)
-        inputs.extend(
-            (lambda order=order: self._place(order, cancelled=order.seq in cancelled))  # type: ignore[misc] # likewise
-            for order in orders
-        )
+    def _done(self) -> int:
+        return len(self._outcomes) + len(self._filling)
 
-    def _begin(self, now_us: int, switches: Sequence[VenueSwitch], cancels: Sequence[int]) -> None:
-        self._now_us = max(self._now_us, now_us)
+    # What a step begins and ends with
+
+    def _begin(self, switches: Sequence[VenueSwitch], cancels: Sequence[int]) -> None:
         for switch in switches:
             venue = self._venues.get(switch.venue)
             if venue is not None and venue.enabled is not switch.enabled:
                 venue.enabled = switch.enabled
-                for product in venue.products.values():
-                    self._rematch(product.symbol)
-        while self._deadlines and self._deadlines[0][0] <= self._now_us:
-            resting = self._resting.get(heapq.heappop(self._deadlines)[1])
-            if resting is not None:
-                self._end(resting, OrderState.EXPIRED, Reason.DEADLINE)
+                self._tell(venue)
+        # An order that waits to be placed may be due as soon as it rests.
+        due = dict.fromkeys(self._busy)
+        while self._alarms and self._alarms[0][0] <= self._now_us:
+            due[self._symbols[heapq.heappop(self._alarms)[1]]] = None
+        for symbol in due:
+            self._later(symbol, self._expire, symbol)
         for seq in cancels:
             resting = self._resting.get(seq)
-            if resting is not None:
-                self._end(resting, OrderState.CANCELLED, Reason.CANCELLED)
+            found = self._unplaced.get(seq) if resting is None else resting.queue.symbol
+            if found is not None:
+                self._later(found, self._cancel, seq)
 
-    def _rematch(self, symbol: _Symbol) -> None:
-        for side in Side:
-            self._unmatched[symbol.instrument.symbol, side] = None
+    def _expire(self, symbol: _Symbol) -> None:
+        first_us = self._first_deadline(symbol)
+        if first_us is None:
+            return
+        if first_us <= symbol.now_us:
+            self._end(self._resting[symbol.deadlines[0][1]], OrderState.EXPIRED, Reason.DEADLINE)
+            symbol.inputs.appendleft((symbol.now_us, self._expire, (symbol,)))
+        else:
+            heapq.heappush(self._alarms, (first_us, symbol.instrument.symbol))
+
+    def _cancel(self, seq: int) -> None:
+        resting = self._resting.get(seq)
+        if resting is not None:
+            self._end(resting, OrderState.CANCELLED, Reason.CANCELLED)
+
+    def _receive(self, orders: Sequence[Order], cancelled: frozenset[int]) -> None:
+        for order in orders:
+            symbol = self._symbols.get(order.symbol, self._nowhere)
+            if order.seq not in self._unplaced:
+                self._unplaced[order.seq] = symbol
+                self._later(symbol, self._place, symbol, order, order.seq in cancelled)
 
     # What venues say
 
-    def _take(self, item: BusItem) -> None:
-        if isinstance(item, Quote):
-            self._take_quote(item)
-        elif isinstance(item, Mark):
-            venue = self._venues.get(item.venue)
-            if venue is not None and self._admit(venue, item.token):
-                venue.marked_us = self._now_us
-                if not venue.fed:
-                    venue.fed = True
-                    for product in venue.products.values():
-                        self._rematch(product.symbol)
+    def _tell(self, venue: _Venue, *, blind: bool = False) -> None:
+        """Tell all products of a venue whether it sells, each after what it has heard before."""
+        for product in venue.products.values():
+            symbol = product.symbol
+            about = (product, venue.enabled and venue.fed, blind)
+            if symbol.busy:
+                self._later(symbol, self._hear, *about)
+            else:
+                symbol.now_us = self._now_us
+                self._hear(*about)
+
+    def _hear(self, product: _Product, open_: bool, blind: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
+        product.open = open_
+        if blind:
+            product.quote = None
+            product.bids.blind()
+            product.asks.blind()
+        elif open_:
+            self._unmatch(product.symbol, SELL)
+            self._unmatch(product.symbol, BUY)
+
+    def _take_mark(self, mark: Mark) -> None:
+        venue = self._venues.get(mark.venue)
+        if venue is not None and self._admit(venue, mark.token):
+            venue.marked_us = self._now_us
+            if not venue.fed:
+                venue.fed = True
+                self._tell(venue)
 
     def _admit(self, venue: _Venue, token: int) -> bool:
         """Say whether a connection's word counts; a newer one makes everything older unbelievable."""
         if token > venue.token:
             venue.token = token
             venue.fed = False
-            for product in venue.products.values():
-                product.blind()
+            self._tell(venue, blind=True)
         return token == venue.token
 
     def _take_quote(self, quote: Quote) -> None:
         venue = self._venues.get(quote.venue)
-        if venue is None or not self._admit(venue, quote.token):
+        if venue is None or not (quote.token == venue.token or self._admit(venue, quote.token)):
             return
         product = venue.products.get(quote.product_id)
         if product is None or (product.token == quote.token and quote.number <= product.number):
             return
-        product.token, product.number, product.quote = quote.token, quote.number, quote
-        product.live = quote.live
-        instrument, now_us = product.symbol.instrument, self._now_us
-        for side, price, size in (
-            (Side.SELL, quote.bid_price, quote.bid_size),
-            (Side.BUY, quote.ask_price, quote.ask_size),
-        ):
-            ledger = product.ledgers[side]
-            if not quote.live:
-                ledger.blind()  # it says nothing of what is shown, and the doubt goes against selling
-                continue
-            if price is None or size is None:
-                ledger.show(now_us, None, 0)
-                continue
-            scaled = _scaled_quote(side, price, instrument.tick)
-            ledger.show(now_us, scaled, _floor(size, instrument.lot))
-            if self._could_match(product, side, scaled):
-                self._unmatched[instrument.symbol, side] = None
+        product.token, product.number = quote.token, quote.number
+        symbol = product.symbol
+        if symbol.busy:
+            symbol.inputs.append((self._now_us, self._show, (product, quote)))
+        else:
+            symbol.now_us = self._now_us
+            self._show(product, quote)
 
-    def _could_match(self, product: _Product, side: Side, price: int) -> bool:
-        for venues, queue in product.symbol.queues[side].items():
-            if queue and product.venue.name in venues:
-                first: _Resting = queue.peekitem(0)[1]
-                if (first.limit <= price) if side is Side.SELL else (first.limit >= price):
-                    return True
-        return False
+    def _show(self, product: _Product, quote: Quote) -> None:
+        product.quote, product.live = quote, quote.live
+        if not quote.live:
+            product.bids.blind()  # it says nothing of what is shown, and the doubt goes against selling
+            product.asks.blind()
+            return
+        now_us = product.symbol.now_us
+        if product.bids.show(now_us, quote.bid_price, quote.bid_size):
+            self._unmatch(product.symbol, SELL)
+        if product.asks.show(now_us, quote.ask_price, quote.ask_size):
+            self._unmatch(product.symbol, BUY)
 
     def _silence(self) -> None:
         for venue in self._venues.values():
             if venue.fed and self._now_us - venue.marked_us >= self._silence_us:
                 venue.fed = False
-                for product in venue.products.values():
-                    product.blind()
+                self._tell(venue, blind=True)
 
     # Matching
-
-    def _best(self, symbol: _Symbol, side: Side, venues: frozenset[str]) -> _Product | None:
-        """Return the product with the best price that has something left, among these venues."""
-        best: _Product | None = None
-        sign = 1 if side is Side.SELL else -1
-        for product in symbol.products:
-            if product.venue.name not in venues or not product.available(side, self._now_us):
-                continue
-            price, best_price = product.ledgers[side].best, best and best.ledgers[side].best
-            assert price is not None
-            if best is None or (price - (best_price or 0)) * sign > 0:
-                best = product
-        return best
 
     def _match(self, symbol: _Symbol, side: Side, outcomes_max: int) -> bool:
         """Fill the first order by price, then accept sequence, from its best venue, until none crosses.
 
         Returns False where it stopped at `outcomes_max` orders with work left.
         """
+        queues = symbol.queues[side].values()
         while True:
-            first: _Resting | None = None
-            source: _Product | None = None
-            for venues, queue in symbol.queues[side].items():
-                if not queue:
-                    continue
-                resting: _Resting = queue.peekitem(0)[1]
-                if first is not None and first.key < resting.key:
-                    continue
-                product = self._best(symbol, side, venues)
-                if product is not None and _crosses(resting, product):
-                    first, source = resting, product
-            if first is None or source is None:
+            first: float = inf
+            source: _Offer | None = None
+            for queue in queues:
+                if queue.head < first and (offer := queue.best(queue.first)) is not None:
+                    first, source = queue.head, offer
+            if source is None:
                 return True
-            if first.order.seq not in self._filling and len(self._outcomes) + len(self._filling) >= outcomes_max:
+            resting = self._resting[int(first) & SEQ_MASK]
+            if resting.order.seq not in self._filling and self._done() >= outcomes_max:
                 return False
-            self._fill(first, source)
+            self._fill(resting, source)
 
-    def _fill(self, resting: _Resting, product: _Product) -> None:
-        side = resting.order.side
-        ledger, quote, instrument = product.ledgers[side], product.quote, product.symbol.instrument
+    def _fill(self, resting: _Resting, offer: _Offer) -> None:
+        ledger, product, lot = offer.ledger, offer.product, offer.lot
+        quote = product.quote
         assert quote is not None
         assert ledger.best is not None
-        size = min(resting.left, ledger.available(self._now_us))
+        available = offer.left()
+        size = resting.left if resting.left < available else available  # noqa: FURB136 -- as in the ledger
         before = ledger.take(size)
-        self._touched.add((product.venue.name, product.id, side))
+        self._touched.add(offer)
         resting.left -= size
-        resting.splits.append(
-            Split(
-                product.venue.name,
-                product.id,
-                side,
-                ledger.best * instrument.tick,
-                size * instrument.lot,
-                quote.token,
-                quote.number,
-                ledger.shown * instrument.lot,
-                before * instrument.lot,
-                quote.exchange_time_us,
-                quote.received_time_us,
-            ),
+        split = Split(
+            product.venue.name,
+            product.id,
+            offer.side,
+            ledger.best * offer.tick,
+            size * lot,
+            quote.token,
+            quote.number,
+            ledger.shown * lot,
+            before * lot,
+            quote.exchange_time_us,
+            quote.received_time_us,
         )
-        self._filling[resting.order.seq] = resting
-        if resting.left == 0:
-            self._end(resting, OrderState.FILLED, None)
+        if resting.splits is None:
+            resting.splits = [split]
+        else:
+            resting.splits.append(split)
+        if resting.left:
+            self._filling[resting.order.seq] = resting
+        else:
+            self._end(resting, FILLED, None)
 
     # Orders come and go
 
-    def _place(self, order: Order, *, cancelled: bool) -> None:
+    def _place(self, symbol: _Symbol, order: Order, cancelled: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
+        del self._unplaced[order.seq]
         try:
-            self._place_checked(order, cancelled=cancelled)
+            self._place_checked(symbol, order, cancelled=cancelled)
         except Exception:  # noqa: BLE001 -- whatever one order holds, the others never wait for it
+            # What it took from ledgers stays taken: the doubt goes against selling.
             self._resting.pop(order.seq, None)
             self._filling.pop(order.seq, None)
-            self._outcomes[order.seq] = Outcome(order, OrderState.REJECTED, Reason.STEP_FAILED, (), self._now_us)
+            self._outcomes[order.seq] = Outcome(order, OrderState.REJECTED, Reason.STEP_FAILED, (), symbol.now_us)
 
-    def _place_checked(self, order: Order, *, cancelled: bool) -> None:
+    def _place_checked(self, symbol: _Symbol, order: Order, *, cancelled: bool) -> None:
         if order.seq in self._resting:
             return
-        symbol = self._symbols.get(order.symbol)
-        venues = None if symbol is None else symbol.instrument.venues & (order.venues or symbol.instrument.venues)
-        if symbol is None or not venues:
-            self._outcomes[order.seq] = Outcome(order, *_gone(order), (), self._now_us)
+        instrument = symbol.instrument
+        venues = instrument.venues & order.venues if order.venues else instrument.venues
+        if not venues:
+            self._outcomes[order.seq] = Outcome(order, *_gone(order), (), symbol.now_us)
             return
-        limit = symbol.instrument.scale_price(order.price)
-        left = symbol.instrument.scale_size(order.size - order.filled_size)
-        resting = _Resting(order, limit, left)
-        if order.deadline_us is not None and order.deadline_us <= self._now_us:
+        limit = instrument.scale_price(order.price)
+        left = instrument.scale_size(order.size - order.filled_size)
+        key = ((limit if order.side is SELL else -limit) << SEQ_BITS) + order.seq
+        resting = _Resting(order, key, left, symbol.queue(order.side, venues))
+        if order.deadline_us is not None and order.deadline_us <= symbol.now_us:
             self._end(resting, OrderState.EXPIRED, Reason.DEADLINE)
         elif cancelled:
             self._end(resting, OrderState.CANCELLED, Reason.CANCELLED)
-        elif order.time_in_force is TimeInForce.FOK and self._fillable(symbol, resting, venues) < left:
+        elif order.time_in_force is TimeInForce.FOK and self._fillable(resting) < left:
             self._end(resting, OrderState.EXPIRED, Reason.FOK)
         else:
-            self._rest(symbol, resting, venues)
+            self._rest(symbol, resting)
 
-    def _fillable(self, symbol: _Symbol, resting: _Resting, venues: frozenset[str]) -> int:
-        side = resting.order.side
-        return sum(
-            product.available(side, self._now_us)
-            for product in symbol.products
-            if product.venue.name in venues and _crosses(resting, product)
-        )
+    def _fillable(self, resting: _Resting) -> int:
+        return sum(offer.left() for offer in resting.queue.offers if resting.limit <= offer.reach)
 
-    def _rest(self, symbol: _Symbol, resting: _Resting, venues: frozenset[str]) -> None:
-        order = resting.order
+    def _rest(self, symbol: _Symbol, resting: _Resting) -> None:
+        order, queue = resting.order, resting.queue
         # Whoever was here before has been served, so the new order takes what is left, and it alone.
-        while (product := self._best(symbol, order.side, venues)) is not None and _crosses(resting, product):
-            self._fill(resting, product)
+        while (offer := queue.best(resting.limit)) is not None:
+            self._fill(resting, offer)
             if resting.left == 0:
                 return
         if order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
             self._end(resting, OrderState.EXPIRED, Reason(order.time_in_force.lower()))
             return
-        queue = symbol.queues[order.side].setdefault(venues, SortedDict())
-        queue[resting.key] = resting
-        resting.queue = queue
+        queue.add(resting.key)
         self._resting[order.seq] = resting
         if order.deadline_us is not None:
-            heapq.heappush(self._deadlines, (order.deadline_us, order.seq))
-        if order.state is OrderState.QUEUED:
+            heapq.heappush(symbol.deadlines, (order.deadline_us, order.seq))
+            if symbol.deadlines[0][1] == order.seq:
+                heapq.heappush(self._alarms, (order.deadline_us, symbol.instrument.symbol))
+        if order.state is QUEUED:
             self._filling.setdefault(order.seq, resting)
 
     def _end(self, resting: _Resting, state: OrderState, reason: Reason | None) -> None:
         order = resting.order
-        if resting.queue is not None:
-            del resting.queue[resting.key]
-            del self._resting[order.seq]
+        if self._resting.pop(order.seq, None) is not None:
+            resting.queue.remove(resting.key)
         self._filling.pop(order.seq, None)
-        self._outcomes[order.seq] = Outcome(order, state, reason, tuple(resting.splits), self._now_us)
+        splits = tuple(resting.splits or ())
+        self._outcomes[order.seq] = Outcome(order, state, reason, splits, resting.queue.symbol.now_us)
 
     def _result(self) -> StepResult:
         for seq, resting in self._filling.items():
-            order, splits = resting.order, tuple(resting.splits)
-            self._outcomes[seq] = Outcome(order, OrderState.WORKING, None, splits, self._now_us)
-            with localcontext(EXACT):
-                size = sum((split.size for split in splits), order.filled_size)
-                value = sum((split.price * split.size for split in splits), order.filled_value)
-            resting.order = replace(order, state=OrderState.WORKING, filled_size=size, filled_value=value)
-            resting.splits = []
+            order, splits = resting.order, tuple(resting.splits or ())
+            self._outcomes[seq] = Outcome(order, WORKING, None, splits, resting.queue.symbol.now_us)
+            resting.order = _worked(order, splits)
+            resting.splits = None
         outcomes = list(self._outcomes.values())
         self._outcomes, self._filling = {}, {}
-        return StepResult(outcomes, self._changed(), bool(self._inputs or self._unmatched))
+        return StepResult(outcomes, self._changed(), bool(self._busy))
 
     # Levels
 
@@ -420,18 +596,15 @@ class Book:
         product = venue.products.get(level.product_id) if venue is not None else None
         if product is not None and level.taken:
             instrument = product.symbol.instrument
-            scaled = _scaled_quote(level.side, level.price, instrument.tick)
-            product.ledgers[level.side].taken[scaled] = -_floor(-level.taken, instrument.lot)
+            price = _scaled_price(level.side, level.price, instrument.tick)
+            product.offer(level.side).ledger.restore(price, _ceiling(level.taken, instrument.lot))
 
     def _changed(self) -> list[Level]:
         levels = []
-        for venue_name, product_id, side in self._touched:
-            product = self._venues[venue_name].products[product_id]
-            ledger, instrument = product.ledgers[side], product.symbol.instrument
+        for offer in self._touched:
+            venue, product_id, ledger = offer.product.venue.name, offer.product.id, offer.ledger
             levels += [
-                Level(
-                    venue_name, product_id, side, price * instrument.tick, ledger.taken.get(price, 0) * instrument.lot
-                )
+                Level(venue, product_id, offer.side, price * offer.tick, ledger.taken.get(price, 0) * offer.lot)
                 for price in sorted(ledger.changed)
             ]
             ledger.changed.clear()
@@ -445,25 +618,19 @@ class Book:
         resting = self._resting.get(seq)
         if resting is None:
             return None
-        symbol = self._symbols[resting.order.symbol]
-        allowed = resting.order.venues or symbol.instrument.venues
-        return nearest(self._reason(resting, product) for product in symbol.products if product.venue.name in allowed)
+        limit, offers = resting.limit, resting.queue.offers
+        reached = [Reason.TAKEN_BY_OTHERS if limit <= offer.reach else Reason.OUTSIDE_LIMIT for offer in offers]
+        return nearest(_shut(offer.product) or reason for offer, reason in zip(offers, reached, strict=True))
 
     def waiting_counts(self) -> dict[Reason, int]:
         """Count the open orders by why each is not filled now; a queue is asked once, however many are in it."""
         counts: dict[Reason, int] = {}
         for symbol in self._symbols.values():
-            for side, by_venues in symbol.queues.items():
-                for venues, queue in by_venues.items():
-                    if queue:
-                        _count(symbol, side, venues, queue, counts)
+            for queues in symbol.queues.values():
+                for queue in queues.values():
+                    if queue.keys:
+                        _count(queue, counts)
         return counts
-
-    def _reason(self, resting: _Resting, product: _Product) -> Reason:
-        shut = _shut(product)
-        if shut is not None:
-            return shut
-        return Reason.TAKEN_BY_OTHERS if _crosses(resting, product) else Reason.OUTSIDE_LIMIT
 
 
 def _shut(product: _Product) -> Reason | None:
@@ -477,13 +644,11 @@ def _shut(product: _Product) -> Reason | None:
     return None if product.live else Reason.NOT_LIVE
 
 
-def _count(symbol: _Symbol, side: Side, venues: frozenset[str], queue: SortedDict, counts: dict[Reason, int]) -> None:
-    allowed = [product for product in symbol.products if product.venue.name in venues]
-    shut = [_shut(product) for product in allowed]
-    prices = [product.ledgers[side].best for product, reason in zip(allowed, shut, strict=True) if reason is None]
+def _count(queue: _Queue, counts: dict[Reason, int]) -> None:
+    shut = [_shut(offer.product) for offer in queue.offers]
+    reach = max((offer.reach for offer, why in zip(queue.offers, shut, strict=True) if why is None), default=-inf)
     # The queue is sorted by limit, so those that the best price reaches are its first.
-    keys = [price if side is Side.SELL else -price for price in prices if price is not None]
-    crossing = queue.bisect_right((max(keys), inf)) if keys else 0
+    crossing = queue.keys.bisect_left((int(reach) + 1) << SEQ_BITS) if reach > -inf else 0
     others = nearest(reason or Reason.OUTSIDE_LIMIT for reason in shut)
     for reason, count in ((Reason.TAKEN_BY_OTHERS, crossing), (others, len(queue) - crossing)):
         if count:
@@ -492,21 +657,39 @@ def _count(symbol: _Symbol, side: Side, venues: frozenset[str], queue: SortedDic
 
 def _gone(order: Order) -> tuple[OrderState, Reason]:
     # An order that works cannot be rejected any more: what it got is kept, the rest expires.
-    state = OrderState.REJECTED if order.state is OrderState.QUEUED else OrderState.EXPIRED
+    state = OrderState.REJECTED if order.state is QUEUED else OrderState.EXPIRED
     return state, Reason.INSTRUMENT_GONE
 
 
-def _crosses(resting: _Resting, product: _Product) -> bool:
-    price = product.ledgers[resting.order.side].best
-    if price is None:
-        return False
-    return resting.limit <= price if resting.order.side is Side.SELL else resting.limit >= price
+def _worked(order: Order, splits: Iterable[Split]) -> Order:
+    """Return the order as it is once these splits are committed."""
+    size, value = order.filled_size, order.filled_value
+    for split in splits:
+        size += split.size
+        value += split.price * split.size
+    return Order(
+        order.seq,
+        order.id,
+        order.job_id,
+        order.owner_id,
+        order.symbol,
+        order.side,
+        order.price,
+        order.size,
+        order.time_in_force,
+        order.venues,
+        order.deadline_us,
+        WORKING,
+        size,
+        value,
+    )
 
 
-def _floor(value: Decimal, step: Decimal) -> int:
-    return int((value / step).to_integral_value(ROUND_FLOOR))
+def _ceiling(value: Decimal, step: Decimal) -> int:
+    whole, rest = divmod(value, step)
+    return int(whole) + 1 if rest else int(whole)
 
 
-def _scaled_quote(side: Side, price: Decimal, tick: Decimal) -> int:
+def _scaled_price(side: Side, price: Decimal, tick: Decimal) -> int:
     """Round a finer price so that less is sold: a bid down, an ask up."""
-    return int((price / tick).to_integral_value(ROUND_FLOOR if side is Side.SELL else ROUND_CEILING))
+    return int(price // tick) if side is SELL else _ceiling(price, tick)

@@ -1,8 +1,9 @@
 """Orders and jobs: their words, their states, and which moves between states are legal."""
 
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+
+import msgspec
 
 from models.domain.errors import CrossfillError
 
@@ -107,11 +108,11 @@ def job_state_of(order_state: OrderState) -> JobState:
     return JobState.FAILED if order_state is OrderState.REJECTED else JobState.DONE
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """A limit order as the book takes it: accepted, validated, with what it got so far.
 
-    `seq` is the accept sequence (priority within a price). `venues` is None for every venue that
+    A frozen msgspec struct: a dataclass of so many fields takes 3 us to make, this 0.1, and each order is made
+    again with each fill. `seq` is the accept sequence (priority within a price). `venues` is None for every venue that
     lists the symbol. `deadline_us` is None for GTC.
     """
 

@@ -1,7 +1,12 @@
-"""What a step of the book takes besides quotes and orders, and what it gives."""
+"""What a step of the book takes besides quotes and orders, and what it gives.
+
+What it gives are frozen msgspec structs: making a dataclass of the same takes six times as long.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal
+
+import msgspec
 
 from models.domain.orders import Order, OrderState, Reason, Side
 
@@ -14,8 +19,7 @@ class VenueSwitch:
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(msgspec.Struct, frozen=True, gc=False):
     """A part of an order that was filled, and the quote that it came from.
 
     `shown` is what the level showed, `taken_before` what had been taken from it before this split.
@@ -34,8 +38,7 @@ class Split:
     received_time_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What one step did to one order. `order` is as it was before; `reason` says why it ended unfilled."""
 
     order: Order
@@ -45,8 +48,7 @@ class Outcome:
     time_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(msgspec.Struct, frozen=True, gc=False):
     """What was taken from a level, seen from the side of the orders that take it; 0: forget it."""
 
     venue: str
@@ -56,8 +58,7 @@ class Level:
     taken: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(msgspec.Struct, frozen=True):
     """Outcomes in book order, levels changed since the last result, and whether work is left."""
 
     outcomes: list[Outcome]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from models.domain.orders import JobState, Order, OrderState, Reason, Side, TimeInForce
+from models.domain.orders import JobState, OrderState, Reason, Side, TimeInForce
 from models.domain.records import AuditedSplit
 
 # An average has no exact decimal form; it is shown with 28 significant digits, half-even.
@@ -87,23 +87,3 @@ def order_row(row: Row[Any]) -> OrderRow:
 def split_row(row: Row[Any]) -> SplitRow:
     """Build a SplitRow from a row of the table `splits`."""
     return SplitRow(**{**row._mapping, "side": Side(row.side)})  # noqa: SLF001 -- the documented name
-
-
-def domain_order(row: OrderRow) -> Order:
-    """Return the order as the book takes it."""
-    return Order(
-        seq=row.seq,
-        id=row.id,
-        job_id=row.job_id,
-        owner_id=row.owner_id,
-        symbol=row.symbol,
-        side=row.side,
-        price=row.price,
-        size=row.size,
-        time_in_force=row.time_in_force,
-        venues=frozenset(row.venues) if row.venues else None,
-        deadline_us=row.deadline_us,
-        state=row.state,
-        filled_size=row.filled_size,
-        filled_value=row.filled_value,
-    )

@@ -19,7 +19,7 @@ from models.domain.orders import Order, Side, TimeInForce
 from models.domain.outcomes import StepResult
 from models.domain.quotes import Mark, Market, Quote
 from models.store.audit import heads
-from models.store.book import cancels, load, queued
+from models.store.book import cancels, load, queued, working
 from models.store.database import Database
 from models.store.jobs import AVERAGE_KIND, NewJob, claim_due, create, finish
 from models.store.orders import request_cancel
@@ -45,10 +45,10 @@ class Owner:
         """Claim the shard and load the book; a new connection of the venue."""
         self.lease: Lease = claim(self.database, "owner", 1, KEPT_US)[0]
         with self.database.read() as connection:
-            loaded = load(connection, 0)
+            loaded, orders = load(connection, 0), working(connection, 0, 100)
         self.book = Book(INSTRUMENTS, levels=loaded.levels)
         self.number, self.token, self.quotes = 0, self.token + 1, 0
-        self.commit(self.book.step(self.now_us, items=[Mark("binance", self.token, 0)], orders=loaded.working))
+        self.commit(self.book.step(self.now_us, items=[Mark("binance", self.token, 0)], orders=orders))
 
     def quote(self, bid: str, size: str, after_us: int = SECOND // 2) -> None:
         """Let time pass, a quote come, and take in what is queued and cancelled."""

@@ -79,10 +79,10 @@ class KillingLoop(FulfilmentLoop):
 
     _stopped = False
 
-    def _step(self, book: Book, journal: Any, **inputs: Any) -> None:
+    def _step(self, book: Book, journal: Any, **inputs: Any) -> bool:
         if point == "after_reading" and inputs.get("orders"):
             die()
-        super()._step(book, journal, **inputs)
+        return super()._step(book, journal, **inputs)
 
     def _commit(self, result: StepResult) -> None:
         if result.outcomes and point == "before_commit":

@@ -473,7 +473,7 @@ class Loop:
     def _work(self) -> Acts:
         world, database, shard = self.world, self.world.database, self.lease.shard
         with database.read() as connection:
-            loaded = stored.load(connection, shard)
+            loaded, working = stored.load(connection, shard), stored.working(connection, shard, 2_000)
         yield MS
         levels = loaded.levels if world.plan.load_levels else []
         known_tokens = loaded.tokens if world.plan.load_tokens else {}
@@ -484,7 +484,7 @@ class Loop:
         self.journal.append((world.now_us, ()))
         world.journals[shard].append((self.lease.epoch, self.journal))
         known = dict.fromkeys(loaded.disabled, False)
-        yield from self._step(book, orders=loaded.working)
+        yield from self._step(book, orders=working)
         reader, look_at = Reader(world.streams[shard]), 0
         while not self.stopping:
             world.pause(self.process, "sleep")

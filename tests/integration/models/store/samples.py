@@ -1,9 +1,10 @@
 """Orders, splits and outcomes to write."""
 
-from dataclasses import replace
 from decimal import Decimal
 from itertools import count
 from typing import Any
+
+import msgspec
 
 from models.domain.identifiers import uuid7
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
@@ -75,4 +76,4 @@ def after(done: Outcome) -> Order:
     """Return the order of an outcome as the book has it afterwards."""
     size = sum((each.size for each in done.splits), done.order.filled_size)
     value = sum((each.size * each.price for each in done.splits), done.order.filled_value)
-    return replace(done.order, state=done.state, filled_size=size, filled_value=value)
+    return msgspec.structs.replace(done.order, state=done.state, filled_size=size, filled_value=value)

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 from models.domain.orders import OrderState, Reason, Side, TimeInForce
 from models.domain.quotes import Market
-from models.store.book import cancels, load, queued
+from models.store.book import cancels, queued, working
 from models.store.database import Database
 from models.store.orders import accept, request_cancel
 from models.store.outcomes import commit_outcomes
@@ -19,7 +19,7 @@ def test_what_waits_is_read_in_accept_order(database: Database) -> None:
         assert [order.id for order in orders] == [each.id for each in new[:3]]
         assert orders == sorted(orders, key=lambda order: order.seq)
         assert len(queued(connection, 1, 10)) == 1
-        assert load(connection, 0).working == []
+        assert working(connection, 0, 10) == []
 
 
 def test_an_order_is_read_as_it_was_accepted(database: Database) -> None:

@@ -6,7 +6,7 @@ import pytest
 from models.domain.orders import IllegalTransitionError, JobState, Order, OrderState, Reason, Side
 from models.domain.outcomes import Level, Outcome
 from models.domain.quotes import Market
-from models.store.book import load, queued
+from models.store.book import load, queued, working
 from models.store.database import Database
 from models.store.events import as_message, events_after
 from models.store.jobs import job_by_id
@@ -54,7 +54,7 @@ def test_an_order_is_filled_in_parts(database: Database, lease: Lease) -> None:
         job = job_by_id(connection, "ann", order.job_id)
         assert job is not None
         assert (job.state, job.result, job.ended_us) == (JobState.RUNNING, None, None)
-        assert load(connection, 0).working == [after(first)]
+        assert working(connection, 0, 10) == [after(first)]
 
     _commit(database, lease, 2, outcome(after(first), OrderState.FILLED, split("3")))
     row = _row(database, order)
@@ -63,7 +63,7 @@ def test_an_order_is_filled_in_parts(database: Database, lease: Lease) -> None:
     with database.read() as connection:
         job = job_by_id(connection, "ann", order.job_id)
         parts = splits_of(connection, order.seq)
-        assert load(connection, 0).working == []
+        assert working(connection, 0, 10) == []
     assert job is not None
     assert (job.state, job.ended_us) == (JobState.DONE, NOW_US + 1_000_000)
     result = {"order_id": order.id, "state": "filled", "reason": None, "filled_size": "10", "avg_price": "0.000104"}

@@ -110,7 +110,9 @@ def stored_of(journal: list[dict[str, Any]], restart_every: int = 1_000, ledger:
                 outcomes += 1
                 order = outcome.order
                 now = stored.orders[order.seq].progress
-                changed = replace(order, state=now.state, filled_size=now.filled_size, filled_value=now.filled_value)
+                changed = msgspec.structs.replace(
+                    order, state=now.state, filled_size=now.filled_size, filled_value=now.filled_value
+                )
                 if now.state.ended:
                     working.pop(order.seq, None)
                 else:

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from operator import add
 from typing import Any, ClassVar
 from unittest.mock import patch
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -407,7 +407,9 @@ class BookMachine(RuleBasedStateMachine):
         assert filled <= order.size
         assert (filled == order.size) is (outcome.state is OrderState.FILLED)
         value = sum((split.size * split.price for split in outcome.splits), order.filled_value)
-        self.rows[order.seq] = replace(order, state=outcome.state, filled_size=filled, filled_value=value)
+        self.rows[order.seq] = msgspec.structs.replace(
+            order, state=outcome.state, filled_size=filled, filled_value=value
+        )
 
     def compare_levels(self, filled: set[tuple[str, str, str]]) -> None:
         for venue in self.book._venues.values():
