@@ -107,9 +107,10 @@ class QuoteReader:
         newest: Any = self._client.xrevrange(self._stream, count=READ_MAX)
         self._last_id = newest[0][0] if newest else b"0"
         values: Any = self._client.hvals(self._current)
-        quotes = [_quote.decode(text) for text in values]
         # A batch that Redis held up may have been worked after a newer one, and have the last word in the hash.
-        quotes += [item for _, fields in newest for item in decode(fields[b"b"]) if isinstance(item, Quote)]
+        batches = [decode(fields[b"b"]) for _, fields in reversed(newest)]
+        quotes = [item for batch in batches for item in batch if isinstance(item, Quote)]
+        quotes += [_quote.decode(text) for text in values]
         # Quotes of one connection in the order of their numbers, older connections first.
         quotes.sort(key=lambda quote: (quote.venue, quote.token, quote.number))
         last = {(quote.venue, quote.product_id): quote for quote in quotes}
