@@ -67,8 +67,12 @@ def as_message(row: EventRow) -> dict[str, Any]:
 
 
 _OWNERS = given(id=owners.c.id, count=owners.c.event_seq)
+# As an UPDATE locks them: the lock of a plain FOR UPDATE waits for every new row that names the owner.
 _LOCK_COUNTERS = (
-    select(owners.c.id).where(owners.c.id.in_(bindparam("ids", expanding=True))).order_by(owners.c.id).with_for_update()
+    select(owners.c.id)
+    .where(owners.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(owners.c.id)
+    .with_for_update(key_share=True)
 )
 _RAISE_COUNTERS = Bulk(
     _OWNERS,

@@ -1,3 +1,4 @@
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_what_no_database_can_hold_is_an_error_of_its_row(database: Database, va
 
 def test_a_text_that_is_too_long_is_refused_and_not_cut(postgres_url: str) -> None:
     """PostgreSQL says so; a cast to the column's type would cut it off in silence."""
-    database = Database.open(postgres_url)
-    with pytest.raises(DBAPIError, match="too long"), database.write() as connection:
-        insert_rows(connection, events, [_event(1, type="t" * 33)])
-    database.close()
+    with closing(Database.open(postgres_url)) as database:
+        too_long = pytest.raises(DBAPIError, match="too long")
+        with too_long, database.write() as connection:
+            insert_rows(connection, events, [_event(1, type="t" * 33)])

@@ -1,10 +1,14 @@
+from contextlib import closing
 from threading import Thread
 
 import pytest
+from sqlalchemy import insert, text
 
 from models.domain.events import EventType
 from models.store.database import Database
 from models.store.events import NewEvent, append, cursor_of, events_after, newest_by_owner, prune
+from models.store.owners import ensure_owner
+from models.store.tables import jobs
 
 
 def _event(owner_id: str, job_id: str = "j") -> NewEvent:
@@ -73,6 +77,21 @@ def test_the_order_of_numbers_is_the_order_of_commits(database: Database) -> Non
     for thread in threads:
         thread.join(30)
     assert (len(done), len(seen)) == (2, 2 * rounds)
+
+
+def test_numbering_does_not_wait_for_rows_that_name_its_owners(postgres_url: str) -> None:
+    """An accept holds its owners against deletion until it commits; two that did so would wait for each other."""
+    with closing(Database.open(postgres_url)) as database:
+        for owner in ("ann", "bob"):
+            ensure_owner(database, owner, "user", f"token of {owner}")
+        with database.write() as accepting:
+            named = {"kind": "average", "state": "queued", "due_us": 1, "created_us": 1, "payload": {}}
+            accepting.execute(insert(jobs), [{"id": owner, "owner_id": owner, **named} for owner in ("ann", "bob")])
+            with database.write() as connection:
+                connection.execute(text("SET LOCAL lock_timeout = 1000"))
+                append(connection, [_event("ann"), _event("bob")], 1)
+        with database.read() as connection:
+            assert newest_by_owner(connection, ["ann", "bob"]) == {"ann": 1, "bob": 1}
 
 
 def test_pruning_takes_the_beginning_and_leaves_no_hole(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
