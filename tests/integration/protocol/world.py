@@ -53,7 +53,7 @@ RATES = {
     "hang": (0, 0, 0.03, 0.15),  # of a process, between a step and its commit
     "sleep": (0, 0, 0.01, 0.03),  # of a process, before its loop reads
     "kill": (0, 0, 0.03, 0.08),
-    "hand over": (0, 0.05),
+    "hand over": (0, 0.2),
     "commit": (0, 0, 0.04, 0.12),
     "answer lost": (0, 0.1),
     "batch lost": (0, 0, 0.05),
