@@ -315,8 +315,15 @@ def test_the_house_is_kept_beside_any_backlog_of_jobs(
         running_worker("fulfilment", database_url, redis_url, tmp_path),
         running_worker("jobs", database_url, redis_url, tmp_path) as jobs,
     ):
-        until(lambda: child_of(jobs.pid, "child") > 0)
-        busy = psutil.Process(child_of(jobs.pid, "child"))
+        pid = 0
+
+        def found() -> bool:
+            nonlocal pid
+            pid = child_of(jobs.pid, "child")
+            return pid > 0
+
+        until(found)
+        busy = psutil.Process(pid)
         busy.suspend()
         try:
             for _ in range(2):
