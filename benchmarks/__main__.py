@@ -9,6 +9,8 @@ BENCHMARKS = (
     "filled",
     "sustained",
     "waiting_design",
+    "book",
+    "resting",
     "resting_rate",
     "outcomes",
     "scale",
