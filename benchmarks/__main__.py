@@ -10,6 +10,8 @@ BENCHMARKS = (
     "filled",
     "sustained",
     "waiting_design",
+    "book",
+    "resting",
     "resting_rate",
     "outcomes",
     "scale",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,9 +23,11 @@ from models.bus.names import Queue, orders_queue
 from models.bus.quotes import QuoteWriter
 from models.bus.wakeups import Wakeups, new_task_id
 from models.domain.identifiers import uuid7
+from models.domain.instruments import INSTRUMENTS
 from models.domain.ledger import PRESENT
 from models.domain.orders import Side, TimeInForce
-from models.domain.quotes import BusItem, Mark, Quote
+from models.domain.outcomes import StepResult
+from models.domain.quotes import BusItem, Mark, Market, Quote
 from models.domain.shards import shard_of
 from models.store.database import Database
 from models.store.events import events_after
@@ -32,10 +35,12 @@ from models.store.orders import NewOrder, accept, orders_by_ids, splits_of
 from models.store.owners import ensure_owner
 from models.store.rows import OrderRow
 from models.store.schema import fix_shards
-from models.store.tables import shards
+from models.store.shards import claim
+from models.store.tables import audit, shards
 from models.store.venues import ensure_venues
 from tests.chaos.faults import child_of
 from tests.services import ROOT, running_valkey
+from workers.fulfilment import FulfilmentLoop, LoopSettings
 
 SYMBOL = "LTC-BTC"
 
@@ -241,6 +246,51 @@ def test_a_journal_gives_what_the_loops_gave(
                 (s.price, s.size, s.token, s.quote_number, s.shown, s.taken_before, s.created_us)
                 for s in splits_of(connection, row.seq)
             ]
+
+
+def test_what_comes_while_thousands_are_filled_is_served_in_between(
+    database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quote that comes with the first commit of a long backlog fills its order before the backlog's end."""
+    many = place(database, count=1_500)
+    [other] = place(database, symbol="ETH-BTC")
+    [lease] = claim(database, "test", 1, 60_000_000)
+
+    def quote(product: str, number: int) -> list[BusItem]:
+        sides = (Decimal("0.0009"), Decimal(2_000), Decimal("0.9"), Decimal(1))
+        made = Quote("binance", product, 1, number, *sides, live=True, exchange_time_us=None, received_time_us=0)
+        return [Mark("binance", 1, clock_us()), made]
+
+    class Loop(FulfilmentLoop):
+        def _commit(self, result: StepResult) -> None:
+            super()._commit(result)
+            if any(outcome.splits for outcome in result.outcomes):
+                self.inbox.put(quote("ETHBTC", 2))
+
+    monkeypatch.setattr("workers.fulfilment.QuoteReader", _Nobody)
+    settings = LoopSettings(Market.SIMULATED, Decimal(0), 3_000_000, None)
+    loop = Loop(lease, INSTRUMENTS, database, connect(redis_url), connect(redis_url), settings)
+    loop.start()
+    until(lambda: read(database, many[-1]).state.value == "working")
+    loop.inbox.put(quote("LTCBTC", 1))
+    until(lambda: all(each.state.value == "filled" for each in map(partial(read, database), (other, many[-1]))))
+    loop.stop()
+    with database.read() as connection:
+        ended = [seq for (seq,) in connection.execute(select(audit.c.order_seq).order_by(audit.c.number))][1_501:]
+    first = read(database, many[0]).seq
+    assert [seq for seq in ended if seq != read(database, other).seq] == list(range(first, first + 1_500))
+    assert ended.index(read(database, other).seq) < len(ended) - 1
+
+
+class _Nobody:
+    """A reader whose venues say nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def read(self, block_ms: int) -> list[BusItem]:
+        time.sleep(block_ms / 1000)
+        return []
 
 
 def test_a_killed_owner_is_replaced_and_sells_nothing_twice(

@@ -1,4 +1,11 @@
+from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
 
 from models.domain.orders import OrderState, Reason, Side, TimeInForce
 from models.domain.quotes import Market
@@ -6,6 +13,7 @@ from models.store.book import cancels, queued, working
 from models.store.database import Database
 from models.store.orders import accept, request_cancel
 from models.store.outcomes import commit_outcomes
+from models.store.schema import migrate
 from models.store.shards import claim
 from tests.integration.models.store.samples import NOW_US, accepted, after, new_order, outcome, split
 
@@ -20,6 +28,49 @@ def test_what_waits_is_read_in_accept_order(database: Database) -> None:
         assert orders == sorted(orders, key=lambda order: order.seq)
         assert len(queued(connection, 1, 10)) == 1
         assert working(connection, 0, 10) == []
+
+
+def test_working_orders_are_read_in_pages(database: Database) -> None:
+    """Each page begins after the last order of the one before."""
+    accept(database, [new_order() for _ in range(5)])
+    lease = claim(database, "owner", 1, 60_000_000)[0]
+    with database.read() as connection:
+        waiting = queued(connection, 0, 10)
+    rested = [outcome(each, OrderState.WORKING) for each in waiting]
+    commit_outcomes(database, lease, 0, rested, [], market=Market.SIMULATED)
+    with database.read() as connection:
+        pages = [working(connection, 0, 2), working(connection, 0, 2, after_seq=waiting[1].seq)]
+        pages.append(working(connection, 0, 2, after_seq=waiting[3].seq))
+    assert [[each.seq for each in page] for page in pages] == [
+        [each.seq for each in waiting[:2]],
+        [each.seq for each in waiting[2:4]],
+        [waiting[4].seq],
+    ]
+    assert pages[0][0].size is pages[2][0].size  # equal numbers are kept once
+
+
+@pytest.mark.parametrize(
+    ("read", "index"),
+    [
+        (lambda connection: queued(connection, 0, 10, Market.SIMULATED), "orders_open"),
+        (lambda connection: working(connection, 0, 10, Market.SIMULATED, after_seq=5), "orders_open"),
+        (lambda connection: cancels(connection, 0, Market.SIMULATED), "orders_cancel"),
+    ],
+)
+def test_what_a_loop_reads_grows_with_what_it_finds_and_not_with_what_rests(
+    tmp_path: Path, read: Callable[[Connection], object], index: str
+) -> None:
+    """SQLite looks for nothing but what is asked for, by an index that has it in accept order."""
+    url = f"sqlite:///{tmp_path / 'crossfill.db'}"
+    migrate(url)
+    with closing(Database.open(url)) as database, database.read() as connection:
+        asked: list[tuple[str, Any]] = []
+        event.listen(connection, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
+        read(connection)
+        [(statement, given)] = asked
+        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)]
+    assert len(plan) == 1, plan  # no sorting, no second look
+    assert f"INDEX {index} (shard=?" in plan[0]
 
 
 def test_an_order_is_read_as_it_was_accepted(database: Database) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -271,6 +272,76 @@ def test_a_step_in_parts_gives_what_it_gives_whole() -> None:
             filled[seq] += parts
         results.append(filled)
     assert results[0] == results[1]
+
+
+TWO = Instruments([INSTRUMENTS["LTC-BTC"], INSTRUMENTS["ETH-BTC"]])
+
+
+def eth(number: int, bid: str, size: str) -> Quote:
+    sides = (Decimal(bid), Decimal(size), Decimal("0.9"), Decimal(1))
+    return Quote("binance", "ETHBTC", 1, number, *sides, live=True, exchange_time_us=None, received_time_us=T0)
+
+
+def crowded(count: int) -> Book:
+    """Return a book in which so many orders to sell LTC rest at three limits, the earliest highest, and one of ETH."""
+    made = Book(TWO)
+    orders = [order(seq, "1", f"0.000{9 - 3 * seq // count}") for seq in range(count)]
+    result = made.step(
+        T0, items=[mark()], orders=[*orders, msgspec.structs.replace(order(count, "9"), symbol="ETH-BTC")]
+    )
+    while result.more:
+        result = made.step(T0)
+    return made
+
+
+def test_a_quote_that_crosses_thousands_is_worked_in_steps_and_others_are_served_in_between() -> None:
+    """Each step ends at most 500 orders, in price-time order; what comes for another symbol need not wait."""
+    count = 2_000
+    book, seen, eth_at = crowded(count), [], []
+    result = book.step(T0 + 1, items=[quote(1, "0.001", str(count)), eth(2, "0.001", "1")])
+    while True:
+        assert 0 < len(result.outcomes) <= 500
+        mine = [outcome.order for outcome in result.outcomes if outcome.order.symbol == "LTC-BTC"]
+        seen += [(each.price, each.seq) for each in mine]
+        eth_at.append(len(result.outcomes) - len(mine))
+        if not result.more:
+            break
+        result = book.step(T0 + 1 + len(eth_at), items=[eth(2 + len(eth_at), "0.001", str(1 + len(eth_at)))])
+    assert seen == sorted(seen)
+    assert len(seen) == count
+    assert len(eth_at) > 4
+    assert set(eth_at) == {1}  # in each of the steps it gets what its own quote brought
+
+
+def test_what_comes_for_a_symbol_that_is_not_done_is_judged_afterwards_at_its_own_time() -> None:
+    """A cancel and a deadline from after a quote do not overtake it, however many steps its fills take."""
+    book = Book(PAIRS)
+    orders = [order(seq, "1", deadline_us=T0 + 10 if seq == 3 else None) for seq in range(5)]
+    result = book.step(T0, items=[mark()], orders=orders)
+    assert not result.more
+    found = sizes(book.step(T0 + 1, items=[quote(1, "0.0009", "4")], outcomes_max=1))
+    result = book.step(T0 + 10, cancels=[2, 4], outcomes_max=1)
+    while True:
+        found += sizes(result)
+        assert all(outcome.time_us == T0 + (10 if outcome.order.seq == 4 else 1) for outcome in result.outcomes)
+        if not result.more:
+            break
+        result = book.step(T0 + 11, outcomes_max=1)
+    assert found == [*((seq, "filled", ["1"]) for seq in range(4)), (4, "cancelled", [])]
+
+
+def test_an_order_that_waits_to_be_placed_is_cancelled_and_not_placed_twice() -> None:
+    """It may be given again before its turn has come, and its cancel too."""
+    book = Book(PAIRS)
+    orders = [order(seq, "1") for seq in range(4)]
+    found = sizes(book.step(T0, items=[mark(), quote(1, "0.0009", "9")], orders=orders, outcomes_max=1))
+    assert sorted(book.unplaced) == [1, 2, 3]
+    result = book.step(T0 + 1, orders=orders[1:], cancels=[3], outcomes_max=2)
+    found += sizes(result)
+    while result.more:
+        result = book.step(T0 + 1)
+        found += sizes(result)
+    assert found == [(seq, "filled", ["1"]) for seq in range(4)]  # each was given before the cancel came
 
 
 prices = st.sampled_from(["0.0008", "0.000801", "0.000802"])
