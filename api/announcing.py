@@ -8,7 +8,7 @@ from models.bus.client import BusUnavailableError, connect
 from models.bus.wakeups import Wakeups
 
 QUIET_S = 1.0
-GATHER_S = 0.004  # publishing costs a millisecond of work here and one at each receiver, however little it says
+GATHER_S = 0.01  # a wake-up costs a millisecond of work here and three where it is received, whatever it says
 
 
 class Announcer:

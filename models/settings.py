@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=5, ge=1, le=60)
     silence_s: float = Field(default=3, gt=0, le=60)  # no mark for so long: the venue's quotes count for nothing
     waiters_max: int = Field(default=1_000, ge=0)
-    accept_queue_max: int = Field(default=4_096, ge=1)
+    accept_queue_max: int = Field(default=1_024, ge=1)
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
