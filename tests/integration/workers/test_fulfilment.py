@@ -378,6 +378,6 @@ def test_the_house_is_kept_beside_any_backlog_of_jobs(
         try:
             for _ in range(2):
                 place(database, count=500)
-                until(lambda: log.stat().st_size == 0)
+                until(lambda: log.stat().st_size == 0, 60)
         finally:
             busy.resume()
