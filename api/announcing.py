@@ -8,7 +8,7 @@ from models.bus.client import BusUnavailableError, connect
 from models.bus.wakeups import Wakeups
 
 QUIET_S = 1.0
-GATHER_S = 0.01  # a wake-up costs a millisecond of work here and three where it is received, whatever it says
+GATHER_S = 0.02  # a wake-up costs a millisecond of work here and three where it is received, whatever it says
 
 
 class Announcer:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from models.domain.instruments import INSTRUMENTS
 from models.domain.orders import Side, TimeInForce
 from models.domain.quotes import BusItem, Mark, Quote
 from models.domain.shards import shard_of
-from models.store.database import Database
+from models.store.database import Database, StoreUnavailableError
 from models.store.orders import NewOrder
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards, migrate
@@ -34,6 +34,7 @@ DATABASES = ("sqlite", "postgresql")
 OWNER = "local"
 VENUE = "binance"
 LIMIT_S = 120.0
+CHECKPOINT_S = 5.0
 MARK_S = 0.4
 
 
@@ -63,7 +64,21 @@ def store(kind: str, count: int) -> Iterator[Store]:
         fix_shards(database, count)
         ensure_venues(database, [VENUE])
         ensure_owner(database, OWNER, "admin", "benchmark")
-        yield Store(url, database, server)
+        ended = threading.Event()
+        keeping = threading.Thread(target=_keep_house, args=(database, ended))
+        keeping.start()
+        try:
+            yield Store(url, database, server)
+        finally:
+            ended.set()
+            keeping.join()
+
+
+def _keep_house(database: Database, ended: threading.Event) -> None:
+    """Keep SQLite's log short, as the fulfilment workers do, which do not run in every benchmark."""
+    while not ended.wait(CHECKPOINT_S):
+        with suppress(StoreUnavailableError):
+            database.checkpoint()
 
 
 @contextmanager

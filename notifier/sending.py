@@ -14,6 +14,7 @@ PAGE = 200
 QUEUE_MAX = 1_000  # packets that wait in the library for a slow client; its own queue has no bound
 SLOW_S = 20.0  # for so long a full queue is borne
 PAUSE_S = 0.05
+GATHER_S = 0.01  # between two reads for one client, while there always is something
 RETRY_S = 1.0
 
 Answer = TypeVar("Answer")
@@ -65,6 +66,7 @@ class Sender:
             self._news.clear()
             while await self._send_page():
                 pass
+            await asyncio.sleep(GATHER_S)
 
     async def _send_page(self) -> bool:
         """Send up to a page; return whether there may be more."""
