@@ -102,6 +102,7 @@ class Collector:
         self._messages = 0
         self._rate = Rate()
         self._bus_down = False
+        self._forgotten = False  # a write was lost, and no newer one of every quote was written since
         self._overtaken = False  # another collector has taken the lease
         self._pace = Pace()
         self._unwritten: deque[Part] = deque()  # of the history
@@ -248,7 +249,7 @@ class Collector:
             self._log.warning("the venue has not answered the subscription")
             return False
         late = now - connection.connected_at > limits.first_message_s
-        if now >= due.mark_at:
+        if now >= due.mark_at or (self._forgotten and not self._bus_down):
             due.mark_at = now + MARK_S
             if not self._ours(unknown=True):
                 self._log.warning("another collector reads the venue now")
@@ -281,7 +282,7 @@ class Collector:
         told = {} if self._overtaken or (self._pace.slow and not last) else latest
         if batch or told or state is not None:
             started = steady_s()
-            if not self._send(link, self._by_shard(batch), self._by_symbol(told), state):
+            if not self._send(self._by_shard(batch), self._by_symbol(told), state):
                 outbox.lost(batch)
             self._pace.wrote(batch, steady_s() - started)
         now, lost = steady_s(), outbox.trades_lost - self._lost_told
@@ -320,11 +321,20 @@ class Collector:
                 self._log.warning("the history has a hole: the bus does not answer", error=str(error))
 
     def _mark(self, link: Link, *, late: bool, everything: bool) -> None:
+        if self._bus_down:
+            self._send({}, {}, self._state(link.connection, link, late=late))  # says whether it answers again
+        if self._forgotten and not self._bus_down:
+            # Every quote goes before the next mark: an owner that began with what an older Redis knew must not be
+            # told that it counts.
+            self._forgotten = False
+            link.outbox.current_again()
+            self._flush(link)
+        if self._forgotten:
+            return
         mark = Mark(self._settings.venue, link.token, clock_us())
         quotes, latest = link.outbox.current()
         self.account.quoted_us = max((quote.received_time_us for quote in quotes), default=self.account.quoted_us)
         self._send(
-            link,
             {shard: [mark] for shard in set(self._shard_of.values())},
             self._by_symbol(latest) if everything else {},
             self._state(link.connection, link, late=late),
@@ -364,7 +374,6 @@ class Collector:
 
     def _send(
         self,
-        link: Link,
         by_shard: Mapping[int, Sequence[BusItem]],
         latest: Mapping[str, LatestPrice],
         state: CollectorState | None,
@@ -376,13 +385,12 @@ class Collector:
         except BusUnavailableError as error:
             if not self._bus_down:
                 self._log.warning("the bus does not answer", error=str(error))
-            self._bus_down = True
+            self._bus_down = self._forgotten = True
             self._stopping.wait(BUS_PAUSE_S)
             return False
         if self._bus_down:
             self._bus_down = False
             self._log.info("the bus answers again")
-            link.outbox.current_again()
         return True
 
 

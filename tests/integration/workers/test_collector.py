@@ -244,6 +244,25 @@ def test_what_a_bus_outage_cost_is_counted() -> None:
         assert [quote.number for quote in bus.of(Quote)] == [1, 2]
 
 
+def test_quotes_come_before_the_first_mark_after_a_bus_outage() -> None:
+    """Who begins with what an older Redis knows is told better before it is told that quotes count."""
+
+    def speak_once(connection: ServerConnection, _number: int) -> None:
+        connection.send(TICKER % 1)
+        stay(connection)
+
+    bus = Memory()
+    with venue(speak_once) as server, collecting(server, bus):
+        for _ in range(3):
+            until(lambda: bus.of(Quote) and bus.of(Mark))
+            bus.failing = True
+            time.sleep(0.7)  # more than from one mark to the next
+            bus.items.clear()
+            bus.failing = False
+            until(lambda: bus.of(Mark))
+            assert isinstance(bus.items[0], Quote)
+
+
 class Taken(Held):
     """A lease that somebody takes away."""
 
