@@ -4,7 +4,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 CHUNK = 65_536
@@ -111,7 +110,7 @@ class Proxy:
 
     async def _pass(self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         cut = False
-        with suppress(OSError):
+        try:
             while data := await reader.read(CHUNK):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
@@ -131,3 +130,6 @@ class Proxy:
                 pair.lost = pair.lost or self._silent
             if not pair.lost or cut:
                 writer.write_eof()
+        except OSError:  # a reset, which the other end must hear of too: a killed client leaves one behind
+            if not pair.lost:
+                pair.abort()
