@@ -9,6 +9,10 @@ import uvicorn
 from api.app import create_app
 from models.settings import Settings
 
+# Longer than clients and proxies keep an idle connection: who closes first must be the one who would write next, or
+# its request meets a reset. uvicorn's own 5 s is about as often as a client looks.
+KEEP_ALIVE_S = 75
+
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
@@ -28,6 +32,7 @@ def main() -> None:
         proxy_headers=False,
         log_level="warning",
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
     )
 

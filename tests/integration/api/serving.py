@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 
+from api.__main__ import KEEP_ALIVE_S
 from api.app import create_app
 from cli.valkey import free_port
 from models.settings import Settings
@@ -17,7 +18,10 @@ from models.settings import Settings
 def serving(settings: Settings) -> Iterator[httpx.Client]:
     """Serve, and yield a client that is signed in."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="critical", http="httptools"))
+    config = uvicorn.Config(
+        create_app(settings), port=port, log_level="critical", http="httptools", timeout_keep_alive=KEEP_ALIVE_S
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -18,6 +18,7 @@ from kombu.transport import redis as kombu_redis
 from sqlalchemy import Connection, Engine
 
 from api import writer
+from api.__main__ import KEEP_ALIVE_S
 from api.announcing import Announcer
 from api.app import bootstrap, create_app
 from models.domain.book import Book
@@ -113,7 +114,8 @@ class KillingOwner(Owner):
 def _api() -> None:
     settings = Settings()
     make = partial(bootstrap, writer=(sys.executable, "-m", "tests.integration.killpoints", "writer", point))
-    uvicorn.run(create_app(settings, make), port=settings.api_port, log_level="warning")
+    app = create_app(settings, make)
+    uvicorn.run(app, port=settings.api_port, log_level="warning", timeout_keep_alive=KEEP_ALIVE_S)
 
 
 def _writer(descriptor: str) -> None:
