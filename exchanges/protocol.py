@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 
@@ -90,7 +90,9 @@ class Unknown(msgspec.Struct, frozen=True):
     resync: bool = False
 
 
-Event = Quote | Trade | Candle | LastPrice | Acknowledged | VenueError | Gap | Heartbeat | Reply | Closing | Unknown
+Event = (
+    Quote | Trade | VenueCandle | LastPrice | Acknowledged | VenueError | Gap | Heartbeat | Reply | Closing | Unknown
+)
 
 
 class VenueProtocol(Protocol):

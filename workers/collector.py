@@ -30,7 +30,7 @@ from models.bus.history import CHUNK_S, HistoryWriter, parts_of
 from models.bus.latest import CollectorState, LatestPrice
 from models.bus.leases import VenueLease
 from models.bus.quotes import QuoteWriter
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.errors import CrossfillError
 from models.domain.history import Chunk, Span
 from models.domain.quotes import BusItem, Mark, Quote, Trade
@@ -60,7 +60,7 @@ CLOSED_S = 5.0  # a connection that has ended waits no longer for its successor
 
 log = structlog.get_logger()
 
-Part = tuple[Mapping[str, Chunk], Mapping[str, Sequence[Candle]], Span | None]
+Part = tuple[Mapping[str, Chunk], Mapping[str, Sequence[VenueCandle]], Span | None]
 Item = TypeVar("Item", Quote, Trade, Quote | Trade)
 Value = TypeVar("Value")
 
@@ -295,7 +295,7 @@ class Collector:
         connection = link.connection
         missed, connection.missed = connection.missed, set()
         chunks, span = link.history.flush(clock_us(), connection.read_us(), missed)
-        candles: dict[str, list[Candle]] = defaultdict(list)
+        candles: dict[str, list[VenueCandle]] = defaultdict(list)
         for candle in link.outbox.take_candles():
             instrument = self._settings.instruments.of_product(candle.venue, candle.product_id)
             if instrument is not None:

@@ -27,7 +27,7 @@ from exchanges.protocol import (
     VenueError,
     VenueProtocol,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 from workers.frames import MESSAGES, FrameSocket
 from workers.outbox import Outbox
@@ -40,7 +40,7 @@ FRAMES_MAX = 50_000  # read and not yet decoded
 COMPLAINTS_MAX = 100
 WARM_S = 2.0  # a quiet stream may not speak for long; a new connection does not wait longer for it
 
-_NEWS = (Quote, Trade, LastPrice, Candle)
+_NEWS = (Quote, Trade, LastPrice, VenueCandle)
 
 log = structlog.get_logger()
 

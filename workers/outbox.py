@@ -10,7 +10,7 @@ import msgspec
 
 from exchanges.protocol import LastPrice
 from models.bus.latest import LatestPrice
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 # A batch leaves within milliseconds; a quote that had to wait for so long is no news any more.
@@ -41,18 +41,18 @@ class Outbox:
         self._current: dict[str, Quote] = {}  # by product: its newest quote
         self._lasts: dict[str, tuple[Decimal, int]] = {}  # by product: its last price, and when that was
         self._touched: set[str] = set()
-        self._candles: dict[tuple[str, int], Candle] = {}
+        self._candles: dict[tuple[str, int], VenueCandle] = {}
         self._lock = threading.Lock()
         self._filled = threading.Event()
 
-    def put(self, item: Quote | Trade | LastPrice | Candle) -> None:
+    def put(self, item: Quote | Trade | LastPrice | VenueCandle) -> None:
         """Add an item, a quote under the next number; beyond the bounds the older ones go, counted."""
         with self._lock:
             if isinstance(item, Quote):
                 self._put_quote(item)
             elif isinstance(item, Trade):
                 self._put_trade(item)
-            elif isinstance(item, Candle):
+            elif isinstance(item, VenueCandle):
                 self._candles[item.product_id, item.open_time_us] = item
                 return
             else:
@@ -74,7 +74,7 @@ class Outbox:
             self._items, self._touched, self._quotes = [], set(), 0
             return items, {product_id: self._latest(product_id) for product_id in touched}
 
-    def take_candles(self) -> list[Candle]:
+    def take_candles(self) -> list[VenueCandle]:
         """Return what was told of candles since the last call: of each its newest form."""
         with self._lock:
             taken, self._candles = self._candles, {}

@@ -18,7 +18,7 @@ from exchanges.protocol import (
     numbers,
     unknown,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "binance"
@@ -146,7 +146,7 @@ class Binance:
         if self._silent:
             self._heard(kline.s, "kline_1m")
         opened, high, low, close = (level(price, kline.v)[0] for price in (kline.o, kline.h, kline.l, kline.c))
-        candle = Candle(
+        candle = VenueCandle(
             VENUE,
             kline.s,
             self._token,

@@ -21,7 +21,7 @@ from exchanges.protocol import (
     check_level,
     unknown,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "deribit"
@@ -43,7 +43,7 @@ _names = msgspec.json.Decoder(list[str])
 _quote = msgspec.json.Decoder(wire.Notification[wire.Quote]).decode
 _trades = msgspec.json.Decoder(wire.Notification[list[wire.Trade]]).decode
 _index = msgspec.json.Decoder(wire.Notification[wire.Index]).decode
-_candle = msgspec.json.Decoder(wire.Notification[wire.Candle]).decode
+_candle = msgspec.json.Decoder(wire.Notification[wire.VenueCandle]).decode
 
 
 class Deribit:
@@ -235,7 +235,7 @@ class Deribit:
             check_level(price, candle.volume)
         check_level(candle.open, candle.cost)
         return (
-            Candle(
+            VenueCandle(
                 VENUE,
                 pid,
                 self._token,

@@ -39,7 +39,7 @@ class Index(msgspec.Struct, frozen=True, gc=False):
     price: Decimal
 
 
-class Candle(msgspec.Struct, frozen=True, gc=False):
+class VenueCandle(msgspec.Struct, frozen=True, gc=False):
     """A candle. `tick`: its open time; `volume` and `cost`: its volume in base and quote asset."""
 
     tick: Milliseconds

@@ -20,7 +20,7 @@ from exchanges.protocol import (
     check_level,
     unknown,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "htx"
@@ -165,7 +165,7 @@ class Htx:
             check_level(price, tick.amount)
         check_level(tick.open, tick.vol)
         return (
-            Candle(
+            VenueCandle(
                 VENUE,
                 product_id,
                 self._token,

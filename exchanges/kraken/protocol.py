@@ -23,7 +23,7 @@ from exchanges.protocol import (
     time_us,
     unknown,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "kraken"
@@ -254,7 +254,7 @@ class Kraken:
         if self._silent:
             self._silent.pop(f"ohlc:{data.symbol}", None)
         # Nothing tells that a candle is closed but the next one.
-        candle = Candle(
+        candle = VenueCandle(
             VENUE,
             data.symbol,
             self._token,

@@ -21,7 +21,7 @@ from exchanges.protocol import (
     numbers,
     unknown,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 VENUE = "okx"
@@ -130,9 +130,9 @@ class _Candles(_Stream):
         return made
 
 
-def _made(candle: wire.Candle, product_id: str, token: int, received_time_us: int) -> Candle:
+def _made(candle: wire.VenueCandle, product_id: str, token: int, received_time_us: int) -> VenueCandle:
     opened, high, low, close = (level(price, candle.vol)[0] for price in (candle.o, candle.h, candle.l, candle.c))
-    return Candle(
+    return VenueCandle(
         VENUE,
         product_id,
         token,

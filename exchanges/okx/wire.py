@@ -42,7 +42,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     count: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] = 1  # not in old recordings, which tell each trade alone
 
 
-class Candle(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class VenueCandle(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A candle. `ts`: its open time; `vol` is in the base currency and `volCcyQuote` in the quote currency."""
 
     ts: Milliseconds
@@ -71,7 +71,7 @@ class TradesFrame(msgspec.Struct, frozen=True, gc=False):
 class CandleFrame(msgspec.Struct, frozen=True, gc=False):
     """Channel `candle1m`, likewise."""
 
-    data: list[Candle]
+    data: list[VenueCandle]
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ import redis
 
 from models.bus.client import failures
 from models.bus.names import candles_stream, history_stream, spans_stream
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.history import Chunk, Span
 
 KEPT_S = 7_200
@@ -25,7 +25,7 @@ SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")
 _chunk = msgspec.msgpack.Decoder(Chunk)
 _span = msgspec.msgpack.Decoder(Span)
-_candles = msgspec.msgpack.Decoder(list[Candle])
+_candles = msgspec.msgpack.Decoder(list[VenueCandle])
 
 
 class HistoryWriter:
@@ -38,7 +38,7 @@ class HistoryWriter:
     def write(
         self,
         chunks: Mapping[str, Chunk],
-        candles: Mapping[str, Sequence[Candle]],
+        candles: Mapping[str, Sequence[VenueCandle]],
         span: Span | None,
         now_us: int,
     ) -> None:
@@ -101,7 +101,7 @@ def read_spans(client: redis.Redis, venue: str, start_us: int, end_us: int) -> l
     return [_span.decode(fields[b"b"]) for _, fields in entries]
 
 
-def read_candles(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Candle]:
+def read_candles(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[VenueCandle]:
     """Return what venues told of a symbol's candles around a window, in order. Raises BusUnavailableError."""
     with failures():
         entries: Any = client.xrange(candles_stream(symbol), *_range(start_us, end_us))

@@ -23,6 +23,7 @@ class Task(StrEnum):
 
 
 COLLECTORS = "collectors"  # hash: venue -> state of its collector
+SIGNALS = "signals"  # stream: what strategies say
 HINTS = "hints"  # pub/sub channel: owners who have something to look at
 
 
@@ -59,6 +60,21 @@ def candles_stream(symbol: str) -> str:
 def spans_stream(venue: str) -> str:
     """Return the stream of the times in which a venue's connections lived."""
     return f"spans:{venue}"
+
+
+def vwap_key(symbol: str) -> str:
+    """Return the hash of a symbol's sliding averages by venue."""
+    return f"vwap:{symbol}"
+
+
+def open_candles_key(symbol: str) -> str:
+    """Return the hash of a symbol's candles that are still made, by venue and interval (`binance:1m`)."""
+    return f"candle:{symbol}"
+
+
+def topic_stream(topic: str) -> str:
+    """Return the stream of a topic, which is named as a venue or as a symbol is."""
+    return f"topic:{topic}"
 
 
 def venue_lease_key(venue: str) -> str:

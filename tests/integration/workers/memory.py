@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import redis
 
 from models.bus.history import HistoryWriter
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.history import Chunk, Span
 
 
@@ -25,13 +25,13 @@ class MemoryHistory(HistoryWriter):
     def __init__(self) -> None:
         super().__init__(redis.Redis())
         self.chunks: list[Chunk] = []
-        self.candles: list[Candle] = []
+        self.candles: list[VenueCandle] = []
         self.spans: list[Span] = []
 
     def write(
         self,
         chunks: Mapping[str, Chunk],
-        candles: Mapping[str, Sequence[Candle]],
+        candles: Mapping[str, Sequence[VenueCandle]],
         span: Span | None,
         now_us: int,
     ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from exchanges.binance.products import parse
 from exchanges.binance.protocol import Binance
 from exchanges.protocol import Acknowledged, Closing, Event, Gap, LastPrice, Unknown, VenueError
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.quotes import Quote, Trade
 
 RECORDING = "sessions/binance_spot_btcusdt_2024-08-08.raw.gz"
@@ -140,7 +140,7 @@ def test_a_kline_is_a_candle(protocol: Binance) -> None:
     kline |= {"o": "1", "c": "2", "h": "3", "l": "0.5", "v": "10", "n": 2, "x": True, "q": "15"}
     frame = {"stream": "btcusdt@kline_1m", "data": {"e": "kline", "E": 5, "s": "BTCUSDT", "k": kline}}
     prices = (Decimal(1), Decimal(3), Decimal("0.5"), Decimal(2))
-    expected = Candle("binance", "BTCUSDT", 7, 60, 60_000_000, *prices, Decimal(10), Decimal(15), 2, True, 1_000)
+    expected = VenueCandle("binance", "BTCUSDT", 7, 60, 60_000_000, *prices, Decimal(10), Decimal(15), 2, True, 1_000)
     assert decode(protocol, frame) == [expected]
     del kline["q"]
     [event] = decode(protocol, frame)

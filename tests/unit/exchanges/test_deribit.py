@@ -24,7 +24,7 @@ from exchanges.protocol import (
     Unknown,
     VenueError,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.instruments import INSTRUMENTS, Product
 from models.domain.quotes import Quote, Trade
 from simulator import market as simulated
@@ -192,7 +192,7 @@ def test_a_candle(protocol: Deribit) -> None:
     """`tick` is its open time and `cost` its volume in the quote asset; the venue never says that it is closed."""
     prices = (Decimal("10.5"), Decimal("11.5"), Decimal(10), Decimal(11))
     assert decode(protocol, candle()) == (
-        Candle(
+        VenueCandle(
             "deribit",
             "BTC_USDC",
             7,
@@ -207,7 +207,7 @@ def test_a_candle(protocol: Deribit) -> None:
         ),
     )
     [quiet] = decode(protocol, candle(volume=0.0, cost=0.0))
-    assert isinstance(quiet, Candle)
+    assert isinstance(quiet, VenueCandle)
 
 
 def test_an_acknowledgement_is_compared_with_what_was_asked(protocol: Deribit) -> None:
@@ -467,7 +467,7 @@ def expected(event: simulated.Event) -> list[Event]:
     prices = (so_far.open, so_far.high, so_far.low, so_far.close, so_far.volume, so_far.turnover)
     return [
         Trade("deribit", pid, 7, number, event.price, event.size, event.taker_side, moment, 1_000),
-        Candle("deribit", pid, 7, 60, so_far.start_us, *prices, trades=None, closed=None, received_time_us=1_000),
+        VenueCandle("deribit", pid, 7, 60, so_far.start_us, *prices, trades=None, closed=None, received_time_us=1_000),
     ]
 
 
@@ -501,7 +501,7 @@ def test_the_simulated_venue_is_understood() -> None:
             assert heard == expected(event)
             kinds.update(map(type, heard))
     assert protocol.silent() == {}
-    assert kinds[Trade] == kinds[Candle] > 50
+    assert kinds[Trade] == kinds[VenueCandle] > 50
     assert min(kinds[Quote], kinds[LastPrice]) > 500
 
 

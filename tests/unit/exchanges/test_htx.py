@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from exchanges.htx.products import URL, parse
 from exchanges.htx.protocol import INFLATED_MAX, Htx
 from exchanges.protocol import Acknowledged, Event, Gap, Heartbeat, Limits, Reply, Unknown, VenueError
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.instruments import INSTRUMENTS, Listed, Product
 from models.domain.quotes import Quote, Trade
 from simulator.htx import WIRE
@@ -178,7 +178,7 @@ def test_a_malformed_trade_takes_its_frame_with_it_but_not_the_next(protocol: Ht
 def test_a_kline_is_a_candle(protocol: Htx) -> None:
     """`id` is the open time in seconds; `amount` is in the base asset; nothing says whether it is closed."""
     assert decode(protocol, kline()) == [
-        Candle(
+        VenueCandle(
             "htx",
             "btcusdt",
             7,
@@ -316,7 +316,7 @@ def _plain(text: str) -> list[tuple[Any, ...]]:
 def _values(event: Event) -> tuple[Any, ...]:
     if isinstance(event, Quote):
         return (event.bid_price, event.bid_size, event.ask_price, event.ask_size, event.exchange_time_us)
-    if isinstance(event, Candle):
+    if isinstance(event, VenueCandle):
         prices = (event.open, event.high, event.low, event.close, event.volume, event.quote_volume)
         return (*prices, event.trades, event.open_time_us // 1_000_000)
     assert isinstance(event, Trade)
@@ -335,12 +335,12 @@ def test_the_recorded_frames_say_what_their_text_says(recordings: Path) -> None:
     assert seen == {
         "Quote": sum(text.count('"quoteTime"') for text in texts),
         "Trade": sum(text.count('"tradeId"') for text in texts),
-        "Candle": sum(text.count(".kline.1min") for text in texts),
+        "VenueCandle": sum(text.count(".kline.1min") for text in texts),
         "Reply": 1,
         "Heartbeat": 1,
         "Acknowledged": 1,
     }
-    assert (seen["Quote"], seen["Trade"], seen["Candle"]) == (2, 4, 1)
+    assert (seen["Quote"], seen["Trade"], seen["VenueCandle"]) == (2, 4, 1)
 
 
 @pytest.mark.parametrize("name", ["htx__gocryptotrader_wsOrderbook.jsonl", "htx__gocryptotrader_wsTicker.jsonl"])
@@ -432,7 +432,7 @@ def test_the_simulator_is_understood_to_the_last_event() -> None:
     first = [event for frame in protocol.subscribe_frames() for event in heard(session.answer(frame, 1_000_000))]
     counts = Counter(type(event) for event in first)
     count = len(listings)
-    assert counts == {Acknowledged: 3 * count, Quote: count, Trade: count, Candle: count}
+    assert counts == {Acknowledged: 3 * count, Quote: count, Trade: count, VenueCandle: count}
     assert all(event.before for event in first if isinstance(event, Trade))
     assert not any(event.refused for event in first if isinstance(event, Acknowledged))
     assert protocol.silent() == {}
@@ -466,7 +466,7 @@ def test_the_simulator_is_understood_to_the_last_event() -> None:
                 prices = (c.open, c.high, c.low, c.close)
                 assert events == [
                     Trade("htx", product_id, 3, *taken),
-                    Candle("htx", product_id, 3, 60, c.start_us, *prices, c.volume, c.turnover, c.trades, None, 9),
+                    VenueCandle("htx", product_id, 3, 60, c.start_us, *prices, c.volume, c.turnover, c.trades, None, 9),
                 ]
         beats = heard(session.heartbeats(now_us, replaying=False))
         assert Gap not in {type(event) for event in beats}
@@ -475,7 +475,7 @@ def test_the_simulator_is_understood_to_the_last_event() -> None:
                 assert session.answer(reply.frame, now_us) == []
         assert session.overdue(now_us) is None
     assert seen[Quote] > 500
-    assert seen[Trade] == seen[Candle] > 100
+    assert seen[Trade] == seen[VenueCandle] > 100
 
 
 def test_faults_of_the_wire_are_unknown_and_nothing_else(protocol: Htx) -> None:
@@ -489,4 +489,4 @@ def test_faults_of_the_wire_are_unknown_and_nothing_else(protocol: Htx) -> None:
             assert spoilt != text
             assert [type(event) for event in decode(protocol, spoilt)] == [Unknown]
         assert [type(event) for event in protocol.decode(whole[: len(whole) // 2], 1)] == [Unknown]
-        assert [type(event) for event in protocol.decode(whole, 1)] in ([Quote], [Trade], [Candle])
+        assert [type(event) for event in protocol.decode(whole, 1)] in ([Quote], [Trade], [VenueCandle])

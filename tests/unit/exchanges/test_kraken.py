@@ -25,7 +25,7 @@ from exchanges.protocol import (
     Unknown,
     VenueError,
 )
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Quote, Trade
 from simulator.faults import Faults
@@ -250,7 +250,7 @@ OHLC = (
 def test_candles(protocol: Kraken) -> None:
     """Of one minute; the venue says neither whether one is closed nor its volume in the quote asset."""
     [candle] = protocol.decode(OHLC.encode(), NOW_US)
-    assert isinstance(candle, Candle)
+    assert isinstance(candle, VenueCandle)
     assert (candle.venue, candle.product_id, candle.token, candle.received_time_us) == ("kraken", BTC, 7, NOW_US)
     assert (candle.interval_s, candle.open_time_us) == (60, 1_696_436_700_000_000)
     prices = (candle.open, candle.high, candle.low, candle.close, candle.volume)
@@ -434,7 +434,7 @@ def test_the_simulators_market_arrives_exactly(seed: int) -> None:
                 row = (product_id, str(told.trade_id), told.price, told.size, told.taker_side, told.time_us)
                 assert isinstance(made, Trade)
                 assert row == (*_row(made), made.exchange_time_us)
-                assert isinstance(candle, Candle)
+                assert isinstance(candle, VenueCandle)
                 assert (candle.open_time_us, candle.close) == (told.candle.start_us, told.candle.close)
                 assert (candle.volume, candle.trades) == (told.candle.volume, told.candle.trades)
             elif isinstance(told, BookChanged):
@@ -507,7 +507,9 @@ def test_the_recorded_frames_decode_to_what_a_plain_reading_says(recordings: Pat
                 # The published books are cut short: none has the checksum that it says, and each is lost.
                 lost_before = channel == "book" and message["type"] == "update"
                 assert _told(events) == ([] if lost_before else expected), (name, frame)
-                counted.update((type(each), each.product_id) for each in events if isinstance(each, Trade | Candle))
+                counted.update(
+                    (type(each), each.product_id) for each in events if isinstance(each, Trade | VenueCandle)
+                )
                 counted.update((Gap, each.product_id) for each in events if isinstance(each, Gap))
             elif channel in ("heartbeat", "status"):
                 assert events == [Heartbeat()]
@@ -515,7 +517,7 @@ def test_the_recorded_frames_decode_to_what_a_plain_reading_says(recordings: Pat
                 assert kinds(events) == [Unknown]
     text = "".join(frame for _, frames in _recorded(recordings) for frame in frames)
     assert sum(rows.values()) == text.count('"trade_id":') + text.count('"checksum":') + text.count('"interval_begin"')
-    names = {"trade": Trade, "ohlc": Candle}
+    names = {"trade": Trade, "ohlc": VenueCandle}
     assert {key: n for key, n in counted.items() if key[0] is not Gap} == {
         (names[channel], symbol): n for (channel, symbol), n in rows.items() if channel != "book"
     }
@@ -543,7 +545,7 @@ def _told(events: Sequence[Event]) -> list[tuple[object, ...]]:
     for event in events:
         if isinstance(event, Trade):
             told.append((*_row(event), event.exchange_time_us))
-        elif isinstance(event, Candle):
+        elif isinstance(event, VenueCandle):
             prices = (event.open, event.high, event.low, event.close, event.volume)
             told.append((event.product_id, event.open_time_us, *prices, event.trades))
         elif isinstance(event, Gap):

@@ -13,7 +13,7 @@ import pytest
 from exchanges.okx import products
 from exchanges.okx.protocol import Okx, OkxBusiness
 from exchanges.protocol import Acknowledged, Closing, Event, Gap, Heartbeat, Limits, Unknown, VenueError
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.instruments import INSTRUMENTS, Product
 from models.domain.quotes import Quote, Trade
 from simulator.market import MINUTE_US, TICK_US, BookChanged, Market, Traded
@@ -183,7 +183,7 @@ def test_a_candle(business: OkxBusiness, confirm: str, closed: bool) -> None:
     prices = {"open": Decimal("1.5"), "high": Decimal("1.7"), "low": Decimal("1.4"), "close": Decimal("1.6")}
     sums = {"volume": Decimal(30), "quote_volume": Decimal("45.2"), "trades": None}
     times = {"interval_s": 60, "open_time_us": 60_000_000, "received_time_us": 1_000}
-    assert isinstance(told, Candle)
+    assert isinstance(told, VenueCandle)
     said = {"venue": "okx", "product_id": PAIR, "token": 7, "closed": closed}
     assert msgspec.structs.asdict(told) == said | prices | sums | times
 
@@ -479,7 +479,7 @@ def test_the_simulators_candles_arrive_as_they_were_traded(market: Market) -> No
     listings = market.of_venue("okx")
     protocol = OkxBusiness(None, list(listings), 1)
     session, first = connected(market, protocol)
-    assert Counter(type(event) for event in first) == {Acknowledged: len(listings), Candle: len(listings)}
+    assert Counter(type(event) for event in first) == {Acknowledged: len(listings), VenueCandle: len(listings)}
     told: list[tuple[object, ...]] = []
     heard: list[Event] = []
     for tick in range(1, 2 * MINUTE_US // TICK_US):
@@ -491,7 +491,7 @@ def test_the_simulators_candles_arrive_as_they_were_traded(market: Market) -> No
                     for c, closed in both
                 ]
             heard += [each for frame in session.frames(event) for each in protocol.decode(frame.encode(), 1)]
-    candles = [event for event in heard if isinstance(event, Candle)]
+    candles = [event for event in heard if isinstance(event, VenueCandle)]
     assert len(candles) == len(heard)
     assert [
         (c.product_id, c.open_time_us, c.open, c.high, c.low, c.close, c.volume, c.quote_volume, c.closed)

@@ -20,12 +20,12 @@ from models.bus.history import (
     read_spans,
 )
 from models.bus.leases import LEASE_MS, VenueLease
-from models.domain.candles import Candle
+from models.domain.candles import VenueCandle
 from models.domain.history import Chunk, Print, Sample, Span
 
 ONE = Decimal("1.000000000000000000000000001")
 CHUNK = Chunk("okx", "A", 7, (Sample(5, ONE, None, ONE),), (Print(6, "9", ONE, ONE),))
-CANDLE = Candle("okx", "A", 7, 60, 0, ONE, ONE, ONE, ONE, ONE, None, None, True, 6)
+CANDLE = VenueCandle("okx", "A", 7, 60, 0, ONE, ONE, ONE, ONE, ONE, None, None, True, 6)
 
 
 @pytest.fixture
