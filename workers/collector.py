@@ -28,7 +28,8 @@ from exchanges.registry import COMPANIONS, PROTOCOLS
 from models.bus.client import BusUnavailableError, connect
 from models.bus.history import CHUNK_S, HistoryWriter, parts_of
 from models.bus.latest import CollectorState, LatestPrice
-from models.bus.leases import VenueLease
+from models.bus.leases import BusLease
+from models.bus.names import venue_lease_key
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import VenueCandle
 from models.domain.errors import CrossfillError
@@ -454,7 +455,7 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
         Ports(
             QuoteWriter(client),
             HistoryWriter(client),
-            VenueLease(client, venue, f"{os.getpid()}-{uuid4().hex}"),
+            BusLease(client, venue_lease_key(venue), f"{os.getpid()}-{uuid4().hex}"),
             token,
             shards,
         ),

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+
+from models.bus.names import topic_stream
 
 
 class Kind(StrEnum):
@@ -35,3 +37,10 @@ class Topics(Protocol):
 
     def close(self) -> None:
         """Send what waits, for some seconds, and end."""
+
+
+def tell(pipeline: Any, records: Sequence[Record]) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
+    """Append records to the streams of their topics, within a pipeline."""
+    for record in records:
+        fields = {b"kind": record.kind, b"key": record.key, b"value": record.value}
+        pipeline.xadd(topic_stream(record.topic), fields, maxlen=2_000, approximate=True)

@@ -1,0 +1,260 @@
+"""The analyst's side of the bus: what all collectors say, read once and in order, and what it makes of it.
+
+What is published and how far that is read change in one transaction, so a record is published once whoever is
+killed. Once a second what a restart needs is kept too, with how far that was read: who starts takes it, reads on
+from there, and publishes nothing before it comes to what was not published. Who finds that somebody else
+published further was overtaken, and begins anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import redis
+
+from models.bus.analysis import tell_candles, tell_vwaps
+from models.bus.client import failures
+from models.bus.names import PENDING, PUBLISHED, STATE, quotes_stream, window_key
+from models.bus.quotes import decode
+from models.bus.topics import Record, tell
+from models.domain.candles import Candle
+from models.domain.errors import CrossfillError
+from models.domain.quotes import BusItem
+from models.domain.signals import Signal
+from models.domain.vwap import Vwap
+
+READ_MAX = 64  # batches of a shard taken at once
+START = b"0-0"
+_POSITION = "position:"
+_SERIES = "series:"
+
+_encoder = msgspec.msgpack.Encoder()
+_pending = msgspec.msgpack.Decoder(Candle | Signal)
+
+
+class OvertakenError(CrossfillError):
+    """Another analyst has published further: this one must begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__("another analyst reads the market now")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a restart begins with: states by name, and the trades in the window of each series that was asked for."""
+
+    states: Mapping[str, bytes]
+    windows: Mapping[str, Sequence[bytes]]
+
+
+@dataclass
+class Batch:
+    """What one shard's collectors said.
+
+    `published`: that was told before; `gap`: something before it is lost; `behind`: more waits than was read.
+    """
+
+    items: list[BusItem]
+    published: bool
+    gap: bool
+    behind: bool
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What batches came to, to be told now: records of topics, averages and open candles by symbol."""
+
+    records: Sequence[Record] = ()
+    vwaps: Mapping[str, Mapping[str, Vwap]] = field(default_factory=dict)
+    candles: Mapping[str, Mapping[str, Candle]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a restart needs and has changed; `windows`: trades to append, of which `window` are kept."""
+
+    states: Mapping[str, bytes]
+    windows: Mapping[str, Sequence[bytes]]
+    window: int
+    pending: Sequence[Candle | Signal]
+
+
+class Tape:
+    """Reads the streams of all shards by one connection, and writes by another.
+
+    Every method raises BusUnavailableError; those that write OvertakenError. After either: begin again.
+    """
+
+    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._streams = {quotes_stream(shard).encode(): shard for shard in range(shards)}
+        self._read: dict[int, bytes] = {}
+        self._published: dict[int, bytes] = {}
+        self._gaps: set[int] = set()
+        self._fence: Any = None  # a pipeline that watches what is published
+
+    def begin(self, series: Sequence[str]) -> Kept:
+        """Return what was kept; `series` are those that may have a window. Reading goes on from there."""
+        with failures():
+            self.end()
+            fields: Any = self._writing.hgetall(STATE)
+            kept = {name.decode(): value for name, value in fields.items()}
+            published: Any = self._writing.hgetall(PUBLISHED)
+            pipeline = self._writing.pipeline(transaction=False)
+            for name in series:
+                pipeline.lrange(window_key(name), 0, -1)
+            for stream in self._streams:
+                pipeline.xrevrange(stream, count=1)
+            answers = pipeline.execute()
+            windows, newest = answers[: len(series)], answers[len(series) :]
+            self._published = {int(shard): position for shard, position in published.items()}
+            self._gaps = set()
+            for shard, entries in zip(self._streams.values(), newest, strict=True):
+                known = kept.pop(f"{_POSITION}{shard}", None)
+                # Who knows nothing begins with what comes now.
+                self._read[shard] = known or (entries[0][0] if entries else START)
+                self._published.setdefault(shard, self._read[shard])
+                if known is not None and self._trimmed(shard):
+                    self._gaps.add(shard)
+            states = {name.removeprefix(_SERIES): value for name, value in kept.items()}
+            return Kept(states, dict(zip(series, windows, strict=True)))
+
+    def read(self, block_ms: int) -> list[Batch]:
+        """Return what has come since the last call, waiting up to `block_ms` for something."""
+        asked: Any = {stream: self._read[shard] for stream, shard in self._streams.items()}
+        batches = []
+        with failures():
+            answer: Any = self._reading.xread(asked, count=READ_MAX, block=block_ms)
+            for stream, entries in _by_stream(answer):
+                shard = self._streams[stream]
+                behind = len(entries) == READ_MAX
+                if behind and self._trimmed(shard):
+                    self._gaps.add(shard)
+                told = [entry for entry in entries if _number(entry[0]) <= _number(self._published[shard])]
+                for published, part in ((True, told), (False, entries[len(told) :])):
+                    if part:
+                        items = [item for _, fields in part for item in decode(fields[b"b"])]
+                        batches.append(Batch(items, published, shard in self._gaps, behind))
+                        self._gaps.discard(shard)
+                self._read[shard] = entries[-1][0]
+        return batches
+
+    def publish(self, changes: Changes) -> bool:
+        """Tell what the batches came to that were read; return whether Redis still knew what was told before.
+
+        Where it did not (it was emptied, or is back with older data), all that a restart needs is to be kept anew.
+        """
+        reached = self._reached()
+        with failures():
+            pipeline, known = self._fenced()
+            moved = reached if not known else {s: at for s, at in reached.items() if at != self._published[s]}
+            if moved:
+                pipeline.hset(PUBLISHED, mapping=_named(moved))
+            tell(pipeline, changes.records)
+            for symbol, vwaps in changes.vwaps.items():
+                tell_vwaps(pipeline, symbol, vwaps)
+            for symbol, candles in changes.candles.items():
+                tell_candles(pipeline, symbol, candles)
+            self._execute(pipeline)
+        self._published = reached
+        return known
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep what a restart needs, as of all that was read."""
+        with failures():
+            pipeline, _ = self._fenced()
+            kept = {f"{_SERIES}{name}": state for name, state in checkpoint.states.items()}
+            kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
+            pipeline.hset(STATE, mapping=kept)
+            pipeline.hset(PUBLISHED, mapping=_named(self._published))
+            for series, trades in checkpoint.windows.items():
+                pipeline.rpush(window_key(series), *trades)
+                pipeline.ltrim(window_key(series), -checkpoint.window, -1)
+            if checkpoint.pending:
+                pipeline.rpush(PENDING, *map(encode_pending, checkpoint.pending))
+            self._execute(pipeline)
+
+    def end(self) -> None:
+        """Let go of what is watched."""
+        if self._fence is not None:
+            fence, self._fence = self._fence, None
+            fence.reset()
+
+    def _fenced(self) -> tuple[Any, bool]:
+        """Return a transaction that fails where somebody else publishes; and whether Redis knows what was told."""
+        if self._fence is None:
+            self._fence = self._writing.pipeline(transaction=True)
+        fence = self._fence
+        fence.watch(PUBLISHED)
+        found: Any = fence.hgetall(PUBLISHED)
+        known = True
+        for shard, position in self._published.items():
+            there = found.get(str(shard).encode())
+            if there is not None and _number(there) > _number(position):
+                self.end()
+                raise OvertakenError
+            known = known and there == position
+        fence.multi()
+        return fence, known
+
+    def _execute(self, pipeline: Any) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
+        try:
+            pipeline.execute()
+        except redis.exceptions.WatchError as error:
+            self.end()
+            raise OvertakenError from error
+        except BaseException:
+            self.end()
+            raise
+
+    def _reached(self) -> dict[int, bytes]:
+        """Return how far everything is published once what was read is."""
+        return {shard: max(read, self._published[shard], key=_number) for shard, read in self._read.items()}
+
+    def _trimmed(self, shard: int) -> bool:
+        """Say whether batches that were not read may be gone from a shard's stream."""
+        oldest: Any = self._writing.xrange(quotes_stream(shard), count=1)
+        return bool(oldest) and _number(oldest[0][0]) > _number(self._read[shard]) != _number(START)
+
+
+class Pending:
+    """Closed candles and signals on their way to the database, oldest first. Raises BusUnavailableError."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def read(self, count: int) -> list[Candle | Signal]:
+        """Return the oldest ones."""
+        with failures():
+            texts: Any = self._client.lrange(PENDING, 0, count - 1)
+        return [_pending.decode(text) for text in texts]
+
+    def done(self, count: int, pipeline: Any) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
+        """Forget the oldest ones, within a transaction."""
+        pipeline.ltrim(PENDING, count, -1)
+
+
+def encode_pending(told: Candle | Signal) -> bytes:
+    """Return a closed candle or a signal as it waits for the database."""
+    return _encoder.encode(told)
+
+
+def _named(positions: Mapping[int, bytes]) -> dict[str, bytes]:
+    return {str(shard): position for shard, position in positions.items()}
+
+
+def _number(position: bytes) -> tuple[int, int]:
+    """Return an entry's id as numbers, which compare as the entries are ordered."""
+    milliseconds, _, sequence = position.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _by_stream(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 -- redis's answers carry no types
+    """Return the entries of each stream that was read, whichever protocol answered."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        return [(name, part[0] if part and isinstance(part[0], list) else part) for name, part in answer.items()]
+    return [(name, entries) for name, entries in answer]
