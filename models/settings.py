@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
+from models.domain.vwap import WINDOW_MAX
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 KAFKA, KAFKA_PORT = "kafka://", 9092
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     accept_queue_max: int = Field(default=1_024, ge=1)
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
+    vwap_window: int = Field(default=200, ge=1, le=WINDOW_MAX)  # trades in a sliding average
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
 
     @field_validator("bus_url")

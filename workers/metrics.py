@@ -15,6 +15,7 @@ from models.domain.outcomes import Outcome
 from models.metrics import SECONDS, SIZES
 
 if TYPE_CHECKING:
+    from workers.analyst import Analysed
     from workers.fulfilment import FulfilmentLoop
 
 
@@ -122,6 +123,25 @@ def of_venues(accounts: Mapping[str, Account]) -> Iterator[Metric]:
         if account.quoted_us:
             ages.add_metric([venue], max(0, now_us - account.quoted_us) / 1e6)
     yield ages
+
+
+_ANALYSED = {
+    "trades": "Trades that were told.",
+    "quotes_conflated": "Quotes that were not told because newer ones came before they could be.",
+    "candles_closed": "Candles that were closed, and revisions of them.",
+    "duplicates": "Trades that came again.",
+    "late": "Trades that came after newer ones had filled their window.",
+    "gaps": "Times that batches were lost before they could be read.",
+    "overtaken": "Times that another analyst was found to have gone on.",
+}
+
+
+def of_analyst(account: "Analysed") -> Iterator[Metric]:
+    """Yield what the analyst did; a stand-by tells nothing but zeros."""
+    for name, told in _ANALYSED.items():
+        counted = CounterMetricFamily(f"crossfill_analysis_{name}", told)
+        counted.add_metric([], getattr(account, name))
+        yield counted
 
 
 class Tally:

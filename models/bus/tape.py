@@ -6,7 +6,8 @@ from there, and publishes nothing before it comes to what was not published. Who
 published further was overtaken, and begins anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,22 +16,30 @@ import redis
 
 from models.bus.analysis import tell_candles, tell_vwaps
 from models.bus.client import failures
-from models.bus.names import PENDING, PUBLISHED, STATE, quotes_stream, window_key
+from models.bus.names import FORGOTTEN, PENDING, PUBLISHED, STATE, quotes_stream, window_key
 from models.bus.quotes import decode
 from models.bus.topics import Record, tell
 from models.domain.candles import Candle
 from models.domain.errors import CrossfillError
 from models.domain.quotes import BusItem
-from models.domain.signals import Signal
 from models.domain.vwap import Vwap
 
 READ_MAX = 64  # batches of a shard taken at once
+PENDING_MAX = 200_000  # candles that wait for the database; beyond it the oldest are lost
 START = b"0-0"
+_BOUND = """
+local over = redis.call('LLEN', KEYS[1]) - ARGV[1]
+if over > 0 then
+  redis.call('LTRIM', KEYS[1], over, -1)
+  redis.call('INCRBY', KEYS[2], over)
+end
+return over
+"""
 _POSITION = "position:"
-_SERIES = "series:"
+_KEPT = "state:"
 
 _encoder = msgspec.msgpack.Encoder()
-_pending = msgspec.msgpack.Decoder(Candle | Signal)
+_pending = msgspec.msgpack.Decoder(Candle)
 
 
 class OvertakenError(CrossfillError):
@@ -38,14 +47,6 @@ class OvertakenError(CrossfillError):
 
     def __init__(self) -> None:
         super().__init__("another analyst reads the market now")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a restart begins with: states by name, and the trades in the window of each series that was asked for."""
-
-    states: Mapping[str, bytes]
-    windows: Mapping[str, Sequence[bytes]]
 
 
 @dataclass
@@ -72,12 +73,13 @@ class Changes:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a restart needs and has changed; `windows`: trades to append, of which `window` are kept."""
+    """What a restart needs and has changed: states, trades to append to windows of `window`, windows that are new."""
 
     states: Mapping[str, bytes]
-    windows: Mapping[str, Sequence[bytes]]
+    appended: Mapping[str, Sequence[bytes]]
+    replaced: Mapping[str, Sequence[bytes]]
     window: int
-    pending: Sequence[Candle | Signal]
+    pending: Sequence[Candle]
 
 
 class Tape:
@@ -86,29 +88,27 @@ class Tape:
     Every method raises BusUnavailableError; those that write OvertakenError. After either: begin again.
     """
 
-    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int) -> None:
+    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int, topic_length: int) -> None:
         self._reading = reading
         self._writing = writing
+        self._topic_length = topic_length
         self._streams = {quotes_stream(shard).encode(): shard for shard in range(shards)}
         self._read: dict[int, bytes] = {}
         self._published: dict[int, bytes] = {}
         self._gaps: set[int] = set()
         self._fence: Any = None  # a pipeline that watches what is published
 
-    def begin(self, series: Sequence[str]) -> Kept:
-        """Return what was kept; `series` are those that may have a window. Reading goes on from there."""
+    def begin(self) -> dict[str, bytes]:
+        """Return the states that were kept, by name. Reading goes on from there."""
         with failures():
             self.end()
             fields: Any = self._writing.hgetall(STATE)
-            kept = {name.decode(): value for name, value in fields.items()}
             published: Any = self._writing.hgetall(PUBLISHED)
             pipeline = self._writing.pipeline(transaction=False)
-            for name in series:
-                pipeline.lrange(window_key(name), 0, -1)
             for stream in self._streams:
                 pipeline.xrevrange(stream, count=1)
-            answers = pipeline.execute()
-            windows, newest = answers[: len(series)], answers[len(series) :]
+            newest = pipeline.execute()
+            kept = {name.decode(): value for name, value in fields.items()}
             self._published = {int(shard): position for shard, position in published.items()}
             self._gaps = set()
             for shard, entries in zip(self._streams.values(), newest, strict=True):
@@ -118,8 +118,15 @@ class Tape:
                 self._published.setdefault(shard, self._read[shard])
                 if known is not None and self._trimmed(shard):
                     self._gaps.add(shard)
-            states = {name.removeprefix(_SERIES): value for name, value in kept.items()}
-            return Kept(states, dict(zip(series, windows, strict=True)))
+            return {name.removeprefix(_KEPT): value for name, value in kept.items()}
+
+    def windows(self, series: Sequence[str]) -> dict[str, list[bytes]]:
+        """Return the trades that were kept of each series' window, oldest first."""
+        with failures():
+            pipeline = self._writing.pipeline(transaction=False)
+            for name in series:
+                pipeline.lrange(window_key(name), 0, -1)
+            return dict(zip(series, pipeline.execute(), strict=True))
 
     def read(self, block_ms: int) -> list[Batch]:
         """Return what has come since the last call, waiting up to `block_ms` for something."""
@@ -152,7 +159,7 @@ class Tape:
             moved = reached if not known else {s: at for s, at in reached.items() if at != self._published[s]}
             if moved:
                 pipeline.hset(PUBLISHED, mapping=_named(moved))
-            tell(pipeline, changes.records)
+            tell(pipeline, changes.records, self._topic_length)
             for symbol, vwaps in changes.vwaps.items():
                 tell_vwaps(pipeline, symbol, vwaps)
             for symbol, candles in changes.candles.items():
@@ -165,15 +172,19 @@ class Tape:
         """Keep what a restart needs, as of all that was read."""
         with failures():
             pipeline, _ = self._fenced()
-            kept = {f"{_SERIES}{name}": state for name, state in checkpoint.states.items()}
+            kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
             kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
             pipeline.hset(STATE, mapping=kept)
             pipeline.hset(PUBLISHED, mapping=_named(self._published))
-            for series, trades in checkpoint.windows.items():
-                pipeline.rpush(window_key(series), *trades)
-                pipeline.ltrim(window_key(series), -checkpoint.window, -1)
+            for series in checkpoint.replaced:
+                pipeline.delete(window_key(series))
+            for series, trades in (*checkpoint.replaced.items(), *checkpoint.appended.items()):
+                if trades:
+                    pipeline.rpush(window_key(series), *trades)
+                    pipeline.ltrim(window_key(series), -checkpoint.window, -1)
             if checkpoint.pending:
-                pipeline.rpush(PENDING, *map(encode_pending, checkpoint.pending))
+                pipeline.rpush(PENDING, *map(_encoder.encode, checkpoint.pending))
+                pipeline.eval(_BOUND, 2, PENDING, FORGOTTEN, PENDING_MAX)
             self._execute(pipeline)
 
     def end(self) -> None:
@@ -220,25 +231,30 @@ class Tape:
 
 
 class Pending:
-    """Closed candles and signals on their way to the database, oldest first. Raises BusUnavailableError."""
+    """Closed candles on their way to the database, oldest first. Raises BusUnavailableError.
+
+    Of several who take them one at a time succeeds, the others OvertakenError.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def read(self, count: int) -> list[Candle | Signal]:
-        """Return the oldest ones."""
-        with failures():
-            texts: Any = self._client.lrange(PENDING, 0, count - 1)
-        return [_pending.decode(text) for text in texts]
-
-    def done(self, count: int, pipeline: Any) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
-        """Forget the oldest ones, within a transaction."""
-        pipeline.ltrim(PENDING, count, -1)
-
-
-def encode_pending(told: Candle | Signal) -> bytes:
-    """Return a closed candle or a signal as it waits for the database."""
-    return _encoder.encode(told)
+    @contextmanager
+    def taken(self, count: int) -> Iterator[tuple[list[Candle], Any]]:
+        """Yield the oldest, and a transaction to tell of them in; it ends with the block, and forgets them."""
+        with failures(), self._client.pipeline(transaction=True) as fence:
+            fence.watch(FORGOTTEN)  # type: ignore[no-untyped-call] # the library forgot
+            texts: Any = fence.lrange(PENDING, 0, count - 1)
+            fence.multi()
+            yield [_pending.decode(text) for text in texts], fence
+            if not texts:
+                return
+            fence.ltrim(PENDING, len(texts), -1)
+            fence.incrby(FORGOTTEN, len(texts))
+            try:
+                fence.execute()
+            except redis.exceptions.WatchError as error:
+                raise OvertakenError from error
 
 
 def _named(positions: Mapping[int, bytes]) -> dict[str, bytes]:

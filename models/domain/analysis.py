@@ -13,7 +13,7 @@ from models.domain.candles import EVERY_VENUE, GRACE_US, Candle, CandleMaker, Ma
 from models.domain.history import Print
 from models.domain.instruments import Instruments
 from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
-from models.domain.vwap import Became, MergedVwap, SlidingVwap, Vwap
+from models.domain.vwap import Became, MergedVwap, SlidingVwap, TimeWindows, Vwap, time_vwaps
 
 SILENCE_US = 3_000_000  # a venue without a mark for so long may have told something that nobody heard
 QUIET_US = 2_000_000  # for a trade to arrive; what a venue did not tell by then did not happen
@@ -59,6 +59,7 @@ class _Venue(msgspec.Struct, array_like=True):
     clock_us: int = 0
     ahead_us: int = 0  # our clock less the venue's, by its newest trade
     told_us: int = 0  # the second up to which its candles were closed
+    lost: bool = False  # it said something since that never came here
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,6 +76,7 @@ class Series:
         self.venue, self.symbol = venue, symbol
         self.sliding = sliding
         self.maker = maker
+        self.windows = TimeWindows()  # of a venue's own trades; those of all venues are joined where they are read
         self.changed = True
         self.fresh: list[Print] = []  # taken since it was kept
         self.disordered = False  # what was kept of the window cannot be appended to
@@ -85,6 +87,11 @@ class Series:
         return series_name(self.venue, self.symbol)
 
 
+def series_in(states: Mapping[str, bytes]) -> list[str]:
+    """Return the names of the series of which states were kept."""
+    return [name.removeprefix(_SERIES) for name in states if name.startswith(_SERIES)]
+
+
 def series_name(venue: str, symbol: str) -> str:
     """Return the name of a series, under which its state and its window are kept."""
     return f"{venue}/{symbol}"
@@ -93,7 +100,8 @@ def series_name(venue: str, symbol: str) -> str:
 class Analysis:
     """All series of some symbols, and when each venue was heard.
 
-    `states` and `windows` are what was kept: by name, and of each series' window its trades, oldest first.
+    `states` and `windows` are what was kept: by name, and of each series' window its trades, oldest first. `past`
+    are each series' candles of the last day, as far as they were stored.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Analysis:
         instruments: Instruments,
         states: Mapping[str, bytes] | None = None,
         windows: Mapping[str, Sequence[bytes]] | None = None,
+        past: Mapping[str, Sequence[Candle]] | None = None,
     ) -> None:
         self._rules = rules
         self._symbols = {
@@ -109,17 +118,19 @@ class Analysis:
             for instrument in instruments
             for product in instrument.products
         }
-        self.series: dict[tuple[str, str], Series] = {}  # by venue and symbol
+        self._series: defaultdict[str, dict[str, Series]] = defaultdict(dict)  # by symbol and venue
         self._venues: defaultdict[str, _Venue] = defaultdict(_Venue)
         self._changed_venues: set[str] = set()
         self.duplicates = self.late = 0
-        for name, state in (states or {}).items():
-            if name.startswith(_VENUES):
-                self._venues[name.removeprefix(_VENUES)] = _venue_state.decode(state)
-            elif name.startswith(_SERIES):
-                venue, _, symbol = name.removeprefix(_SERIES).partition("/")
-                trades = [_print.decode(text) for text in (windows or {}).get(series_name(venue, symbol), ())]
+        for kept_as, state in (states or {}).items():
+            if kept_as.startswith(_VENUES):
+                self._venues[kept_as.removeprefix(_VENUES)] = _venue_state.decode(state)
+            elif kept_as.startswith(_SERIES):
+                venue, _, symbol = kept_as.removeprefix(_SERIES).partition("/")
+                name = series_name(venue, symbol)
+                trades = [_print.decode(text) for text in (windows or {}).get(name, ())]
                 series = self._begin(venue, symbol, _maker_state.decode(state), trades)
+                series.windows = TimeWindows((*(past or {}).get(name, ()), *series.maker.open_candles()))
                 series.changed = False
 
     def apply(self, items: Iterable[BusItem]) -> Told:
@@ -137,16 +148,32 @@ class Analysis:
         self._close(told)
         return told
 
+    def open_candles(self, symbol: str) -> list[Candle]:
+        """Return a symbol's candles that are still made, of each venue and of all."""
+        return [candle for series in self._series[symbol].values() for candle in series.maker.open_candles()]
+
+    def time_vwaps(self, symbol: str) -> list[Vwap]:
+        """Return a symbol's averages over the last seconds, minutes and hours, of each venue and of all."""
+        market, now = self._rules.market, {}
+        venues = [series for series in self._series[symbol].values() if series.venue != EVERY_VENUE]
+        found: list[Vwap] = []
+        for series in venues:
+            now[series.venue] = self._venues[series.venue].clock_us
+            found += time_vwaps(series.venue, symbol, market, [series.windows], now[series.venue])
+        if venues:
+            windows = [series.windows for series in venues]
+            found += time_vwaps(EVERY_VENUE, symbol, market, windows, max(now.values()))
+        return found
+
     def lost(self) -> None:
         """Say that something may have been said since the venues were last heard that never comes here."""
         for venue in self._venues.values():
-            venue.heard_us = min(venue.heard_us, max(0, venue.heard_us - SILENCE_US))
-            venue.token = -abs(venue.token) or -1
+            venue.lost = True
 
     def kept(self, *, everything: bool = False) -> Kept:
         """Return what has changed since the last call, or all of it, to begin again with."""
         kept = Kept()
-        for series in self.series.values():
+        for series in (each for of_symbol in self._series.values() for each in of_symbol.values()):
             if everything or series.disordered:
                 kept.replaced[series.name] = [_encode(trade) for trade in series.sliding.trades()]
             elif series.fresh:
@@ -163,7 +190,7 @@ class Analysis:
         rules = self._rules
         window = MergedVwap if venue == EVERY_VENUE else SlidingVwap
         maker = CandleMaker(venue, symbol, rules.market, state, grace_us=rules.grace_us)
-        series = self.series[venue, symbol] = Series(venue, symbol, window(rules.window, trades), maker)
+        series = self._series[symbol][venue] = Series(venue, symbol, window(rules.window, trades), maker)
         return series
 
     def _trade(self, trade: Trade, told: Told) -> None:
@@ -175,8 +202,9 @@ class Analysis:
         time_us = trade.received_time_us if trade.exchange_time_us is None else trade.exchange_time_us
         if time_us >= known.clock_us:
             known.clock_us, known.ahead_us = time_us, trade.received_time_us - time_us
-        series = self.series.get((venue, symbol)) or self._begin(venue, symbol, MakerState(time_us))
-        merged = self.series.get((EVERY_VENUE, symbol)) or self._begin(EVERY_VENUE, symbol, MakerState(time_us))
+        of_symbol = self._series[symbol]
+        series = of_symbol.get(venue) or self._begin(venue, symbol, MakerState(time_us))
+        merged = of_symbol.get(EVERY_VENUE) or self._begin(EVERY_VENUE, symbol, MakerState(time_us))
         price, size = trade.price, trade.size
         assert isinstance(series.sliding, SlidingVwap)
         assert isinstance(merged.sliding, MergedVwap)
@@ -190,6 +218,7 @@ class Analysis:
             return
         series.disordered = series.disordered or became is _OUT_OF_ORDER
         merged.sliding.add(price, size, time_us)
+        series.windows.add(price, size, time_us)
         made = Print(time_us, trade.trade_id, price, size)
         for each in (series, merged):
             each.fresh.append(made)
@@ -207,10 +236,10 @@ class Analysis:
         venue = self._venues[name]
         self._changed_venues.add(name)
         # An older connection may go on beside the new one for a while: its trades are trades.
-        if token > venue.token or time_us - venue.heard_us > SILENCE_US:
+        if token > venue.token or venue.lost or time_us - venue.heard_us > SILENCE_US:
             if venue.heard_us:
                 self._missed(name, venue.heard_us, time_us, None)
-            venue.token = max(token, venue.token)
+            venue.token, venue.lost = max(token, venue.token), False
         venue.heard_us = max(venue.heard_us, time_us)
         return venue
 
@@ -230,11 +259,11 @@ class Analysis:
     def _missed(self, venue: str, from_us: int, until_us: int, products: Iterable[str] | None) -> None:
         symbols = None if products is None else {self._symbols.get((venue, product)) for product in products}
         ahead_us = self._venues[venue].ahead_us
-        for (name, symbol), series in list(self.series.items()):
-            if name == venue and (symbols is None or symbol in symbols):
-                for each in (series, self.series[EVERY_VENUE, symbol]):
-                    each.maker.missed(from_us - ahead_us, until_us - ahead_us)
-                    each.changed = True
+        for symbol, of_symbol in self._series.items():
+            if venue in of_symbol and (symbols is None or symbol in symbols):
+                for series in (of_symbol[venue], of_symbol[EVERY_VENUE]):
+                    series.maker.missed(from_us - ahead_us, until_us - ahead_us)
+                    series.changed = True
 
     def _close(self, told: Told) -> None:
         """Close what the clocks have passed, once a second of each venue's clock."""
@@ -244,14 +273,14 @@ class Analysis:
         for name, venue in moved.items():
             venue.told_us = venue.clock_us - venue.clock_us % _SECOND_US
             self._changed_venues.add(name)
-        touched = set()
-        for (name, symbol), series in self.series.items():
-            if name in moved:
-                touched.add(symbol)
-                self._advance(series, moved[name].clock_us, told)
-        for symbol in touched:
-            clocks = [self._venues[name].clock_us for name in self._venues if (name, symbol) in self.series]
-            self._advance(self.series[EVERY_VENUE, symbol], max(clocks), told)
+        for of_symbol in self._series.values():
+            touched = False
+            for name in of_symbol.keys() & moved.keys():
+                touched = True
+                self._advance(of_symbol[name], moved[name].clock_us, told)
+            if touched:
+                clocks_us = (self._venues[name].clock_us for name in of_symbol if name != EVERY_VENUE)
+                self._advance(of_symbol[EVERY_VENUE], max(clocks_us), told)
 
     @staticmethod
     def _advance(series: Series, clock_us: int, told: Told) -> None:

@@ -10,7 +10,7 @@ EVERY_VENUE = "all"  # the venue of what is made of all venues' trades
 INTERVALS_S = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
 
 
-class Candle(msgspec.Struct, frozen=True, gc=False, tag=True):
+class Candle(msgspec.Struct, frozen=True, gc=False):
     """What was traded of a pair in [open time, open time + interval), at one venue or (EVERY_VENUE) at all.
 
     `volume` and `taker_buy_volume` are in the base asset; `quote_volume` is the exact sum of price times size.

@@ -13,7 +13,7 @@ class Cross(StrEnum):
     DEATH = "death_cross"
 
 
-class Signal(msgspec.Struct, frozen=True, gc=False, tag=True):
+class Signal(msgspec.Struct, frozen=True, gc=False):
     """One variant of a strategy saw the averages cross when the candle of `open_time_us` closed.
 
     Its strategy, version, variant, venue, pair, interval, candle and market are its identity: there is one.
