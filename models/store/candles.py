@@ -230,7 +230,9 @@ def _old(connection: Connection, kept: Mapping[int, timedelta], now_us: int) -> 
 
 def _first_us(connection: Connection, series: Series, before_us: int) -> int | None:
     time_us = candles.c.open_time_us
-    return connection.execute(select(func.min(time_us)).where(_of(series), time_us < before_us)).scalar_one()
+    query = select(func.min(time_us)).where(_of(series), time_us < before_us)
+    first_us: int | None = connection.execute(query).scalar_one()
+    return first_us
 
 
 def _pairs(connection: Connection) -> Iterator[tuple[str, str, str]]:
