@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from models.domain.candles import EVERY_VENUE, GRACE_US, Candle, CandleMaker, MakerState
+from models.domain.candles import EVERY_VENUE, GRACE_US, Candle, CandleMaker, MakerState, Settled
 from models.domain.history import Print
 from models.domain.instruments import Instruments
 from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
@@ -17,6 +17,7 @@ from models.domain.vwap import Became, MergedVwap, SlidingVwap, TimeWindows, Vwa
 
 SILENCE_US = 3_000_000  # a venue without a mark for so long may have told something that nobody heard
 QUIET_US = 2_000_000  # for a trade to arrive; what a venue did not tell by then did not happen
+AHEAD_MAX_US = 60_000_000  # a trade that is made so much later than it comes is made when it comes
 _SECOND_US = 1_000_000
 
 _ADDED, _OUT_OF_ORDER, _DUPLICATE, _LATE = Became
@@ -64,9 +65,10 @@ class _Venue(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _maker_state = msgspec.msgpack.Decoder(MakerState)
+_settled = msgspec.msgpack.Decoder(Settled)
 _venue_state = msgspec.msgpack.Decoder(_Venue)
 _print = msgspec.msgpack.Decoder(Print)
-_SERIES, _VENUES = "series/", "venue/"
+_SERIES, _SETTLED, _VENUES = "series/", "settled/", "venue/"
 
 
 class Series:
@@ -78,6 +80,7 @@ class Series:
         self.maker = maker
         self.windows = TimeWindows()  # of a venue's own trades; those of all venues are joined where they are read
         self.changed = True
+        self.settlings = -1  # of the maker, when they were kept last
         self.fresh: list[Print] = []  # taken since it was kept
         self.disordered = False  # what was kept of the window cannot be appended to
 
@@ -129,9 +132,10 @@ class Analysis:
                 venue, _, symbol = kept_as.removeprefix(_SERIES).partition("/")
                 name = series_name(venue, symbol)
                 trades = [_print.decode(text) for text in (windows or {}).get(name, ())]
-                series = self._begin(venue, symbol, _maker_state.decode(state), trades)
+                settled = _settled.decode((states or {})[_SETTLED + name])
+                series = self._begin(venue, symbol, _maker_state.decode(state), settled, trades)
                 series.windows = TimeWindows((*(past or {}).get(name, ()), *series.maker.open_candles()))
-                series.changed = False
+                series.changed, series.settlings = False, series.maker.settlings
 
     def apply(self, items: Iterable[BusItem]) -> Told:
         """Take what collectors said, in their order, and return what it comes to."""
@@ -180,16 +184,26 @@ class Analysis:
                 kept.appended[series.name] = [_encode(trade) for trade in series.fresh]
             if everything or series.changed:
                 kept.states[_SERIES + series.name] = _encode(series.maker.state)
+            if everything or series.settlings != series.maker.settlings:
+                kept.states[_SETTLED + series.name] = _encode(series.maker.settled)
+            series.settlings = series.maker.settlings
             series.fresh, series.changed, series.disordered = [], False, False
         for venue in self._venues if everything else self._changed_venues:
             kept.states[_VENUES + venue] = _encode(self._venues[venue])
         self._changed_venues = set()
         return kept
 
-    def _begin(self, venue: str, symbol: str, state: MakerState, trades: Sequence[Print] = ()) -> Series:
+    def _begin(
+        self,
+        venue: str,
+        symbol: str,
+        state: MakerState,
+        settled: Settled | None = None,
+        trades: Sequence[Print] = (),
+    ) -> Series:
         rules = self._rules
         window = MergedVwap if venue == EVERY_VENUE else SlidingVwap
-        maker = CandleMaker(venue, symbol, rules.market, state, grace_us=rules.grace_us)
+        maker = CandleMaker(venue, symbol, rules.market, state, settled, grace_us=rules.grace_us)
         series = self._series[symbol][venue] = Series(venue, symbol, window(rules.window, trades), maker)
         return series
 
@@ -200,6 +214,8 @@ class Analysis:
             return
         known = self._hear(venue, trade.token, trade.received_time_us)
         time_us = trade.received_time_us if trade.exchange_time_us is None else trade.exchange_time_us
+        if time_us > trade.received_time_us + AHEAD_MAX_US:
+            time_us = trade.received_time_us
         if time_us >= known.clock_us:
             known.clock_us, known.ahead_us = time_us, trade.received_time_us - time_us
         of_symbol = self._series[symbol]

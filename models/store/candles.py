@@ -207,26 +207,32 @@ def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int
         deleted = 0
         with database.write() as connection:
             while old and deleted < PRUNE_BATCH:
-                series, first_us, before_us = old.popleft()
-                end_us = min(before_us, first_us + PRUNE_BATCH * series.interval_us)
-                gone = delete(candles).where(_of(series), candles.c.open_time_us < end_us)
-                deleted += connection.execute(gone).rowcount
-                if end_us < before_us:
-                    old.appendleft((series, end_us, before_us))
+                series, before_us = old.popleft()
+                first_us = _first_us(connection, series, before_us)
+                if first_us is not None:
+                    end_us = min(before_us, first_us + PRUNE_BATCH * series.interval_us)
+                    gone = delete(candles).where(_of(series), candles.c.open_time_us < end_us)
+                    deleted += connection.execute(gone).rowcount
+                    old.appendleft((series, before_us))
         total += deleted
     return total
 
 
-def _old(connection: Connection, kept: Mapping[int, timedelta], now_us: int) -> Iterator[tuple[Series, int, int]]:
-    """Yield series that have candles to delete, the first one's open time, and where those begin that stay."""
+def _old(connection: Connection, kept: Mapping[int, timedelta], now_us: int) -> Iterator[tuple[Series, int]]:
+    """Yield series that have candles to delete, and the time before which those opened."""
     for market, venue, symbol in _pairs(connection):
         for interval_s, age in kept.items():
             series = Series(market, venue, symbol, interval_s)
             before_us = now_us - age // timedelta(microseconds=1)
-            first = select(func.min(candles.c.open_time_us)).where(_of(series), candles.c.open_time_us < before_us)
-            first_us = connection.execute(first).scalar_one()
-            if first_us is not None:
-                yield series, first_us, before_us
+            if _first_us(connection, series, before_us) is not None:
+                yield series, before_us
+
+
+def _first_us(connection: Connection, series: Series, before_us: int) -> int | None:
+    time_us = candles.c.open_time_us
+    query = select(func.min(time_us)).where(_of(series), time_us < before_us)
+    first_us: int | None = connection.execute(query).scalar_one()
+    return first_us
 
 
 def _pairs(connection: Connection) -> Iterator[tuple[str, str, str]]:
