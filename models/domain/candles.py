@@ -273,10 +273,11 @@ class CandleMaker:
 
     def _second_at(self, time_us: int) -> Bar | None:
         start_us = time_us - time_us % _SECOND_US
-        bar = self.state.seconds.get(start_us)
-        if bar is None and start_us >= self.state.closed_us:
-            bar = self.state.seconds[start_us] = self._bar_at(start_us, _SECOND_US)
-            self._due_us = min(self._due_us, start_us + _SECOND_US + self._grace_us)
+        state, due_us = self.state, start_us + _SECOND_US + self._grace_us
+        bar = state.seconds.get(start_us)
+        if bar is None and start_us >= state.closed_us and due_us > state.clock_us:
+            bar = state.seconds[start_us] = self._bar_at(start_us, _SECOND_US)
+            self._due_us = min(self._due_us, due_us)
         return bar
 
     def _late(self, price: Decimal, size: Decimal, taker_side: str, time_us: int) -> None:

@@ -217,6 +217,7 @@ steps = st.lists(st.one_of(rows, rows, advances, spans, st.just(("restart",))), 
     steps=steps,
 )
 @example(MIDNIGHT_US, 0, LATE_MAX_US, [("trade", d(1), d(1), "buy", 0), ("advance", GAP_MAX_US)] * 2)
+@example(MIDNIGHT_US, 0, GRACE_US, [("advance", 3_500_000), ("trade", d(1), d(1), "buy", -2_500_000)])
 def test_candles_are_those_of_a_plain_model(
     begun_us: int, grace_us: int, late_max_us: int, steps: list[tuple[Any, ...]]
 ) -> None:
