@@ -112,7 +112,9 @@ class Session:
             if self._topics is not None:
                 self._topics.publish(records)
                 records = []
-            self._everything |= not self._tape.publish(Changes(records, self._vwaps, candles))
+            if not self._tape.publish(Changes(records, self._vwaps, candles)):
+                self._everything = True
+                self._lost("Redis knows nothing of what was told, or older things only")
             self._records, self._vwaps = [], defaultdict(dict)
         if now >= self._keep_at:
             self.keep()
@@ -128,9 +130,7 @@ class Session:
     def _take(self, batch: Batch) -> None:
         items: Sequence[BusItem] = batch.items
         if batch.gap:
-            self._account.gaps += 1
-            self.analysis.lost()
-            log.warning("batches were lost: the analysis was too far behind, or Redis is another one")
+            self._lost("their stream was shortened before they were read")
         if batch.behind:
             items = newest_quotes(batch.items)
             self._account.quotes_conflated += len(batch.items) - len(items)
@@ -148,6 +148,11 @@ class Session:
         if not batch.published:
             self._records += self._records_of(told)
             self._account.trades += sum(isinstance(news, Trade) for _, news in told.news)
+
+    def _lost(self, reason: str) -> None:
+        self._account.gaps += 1
+        self.analysis.lost()
+        log.warning("batches may be lost", reason=reason)
 
     def _records_of(self, told: Told) -> Iterator[Record]:
         market = self._rules.market

@@ -6,7 +6,7 @@ from there, and publishes nothing before it comes to what was not published. Who
 published further was overtaken, and begins anew.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from models.domain.errors import CrossfillError
 from models.domain.quotes import BusItem
 from models.domain.vwap import Vwap
 
+ATTEMPTS = 3  # at a transaction
 READ_MAX = 64  # batches of a shard taken at once
 PENDING_MAX = 200_000  # candles that wait for the database; beyond it the oldest are lost
 START = b"0-0"
@@ -96,12 +97,10 @@ class Tape:
         self._read: dict[int, bytes] = {}
         self._published: dict[int, bytes] = {}
         self._gaps: set[int] = set()
-        self._fence: Any = None  # a pipeline that watches what is published
 
     def begin(self) -> dict[str, bytes]:
         """Return the states that were kept, by name. Reading goes on from there."""
         with failures():
-            self.end()
             fields: Any = self._writing.hgetall(STATE)
             published: Any = self._writing.hgetall(PUBLISHED)
             pipeline = self._writing.pipeline(transaction=False)
@@ -116,6 +115,7 @@ class Tape:
                 # Who knows nothing begins with what comes now.
                 self._read[shard] = known or (entries[0][0] if entries else START)
                 self._published.setdefault(shard, self._read[shard])
+                self._writing.hsetnx(PUBLISHED, str(shard), self._published[shard])
                 if known is not None and self._trimmed(shard):
                     self._gaps.add(shard)
             return {name.removeprefix(_KEPT): value for name, value in kept.items()}
@@ -154,9 +154,9 @@ class Tape:
         Where it did not (it was emptied, or is back with older data), all that a restart needs is to be kept anew.
         """
         reached = self._reached()
-        with failures():
-            pipeline, known = self._fenced()
-            moved = reached if not known else {s: at for s, at in reached.items() if at != self._published[s]}
+
+        def fill(pipeline: Any, known: bool) -> None:  # noqa: ANN401, FBT001 -- redis's pipelines carry no types
+            moved = {shard: at for shard, at in reached.items() if not known or at != self._published[shard]}
             if moved:
                 pipeline.hset(PUBLISHED, mapping=_named(moved))
             tell(pipeline, changes.records, self._topic_length)
@@ -164,14 +164,15 @@ class Tape:
                 tell_vwaps(pipeline, symbol, vwaps)
             for symbol, candles in changes.candles.items():
                 tell_candles(pipeline, symbol, candles)
-            self._execute(pipeline)
+
+        known = self._transact(fill)
         self._published = reached
         return known
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Keep what a restart needs, as of all that was read."""
-        with failures():
-            pipeline, _ = self._fenced()
+
+        def fill(pipeline: Any, _known: bool) -> None:  # noqa: ANN401, FBT001 -- likewise
             kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
             kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
             pipeline.hset(STATE, mapping=kept)
@@ -185,40 +186,29 @@ class Tape:
             if checkpoint.pending:
                 pipeline.rpush(PENDING, *map(_encoder.encode, checkpoint.pending))
                 pipeline.eval(_BOUND, 2, PENDING, FORGOTTEN, PENDING_MAX)
-            self._execute(pipeline)
 
-    def end(self) -> None:
-        """Let go of what is watched."""
-        if self._fence is not None:
-            fence, self._fence = self._fence, None
-            fence.reset()
+        self._transact(fill)
 
-    def _fenced(self) -> tuple[Any, bool]:
-        """Return a transaction that fails where somebody else publishes; and whether Redis knows what was told."""
-        if self._fence is None:
-            self._fence = self._writing.pipeline(transaction=True)
-        fence = self._fence
-        fence.watch(PUBLISHED)
-        found: Any = fence.hgetall(PUBLISHED)
-        known = True
-        for shard, position in self._published.items():
-            there = found.get(str(shard).encode())
-            if there is not None and _number(there) > _number(position):
-                self.end()
-                raise OvertakenError
-            known = known and there == position
-        fence.multi()
-        return fence, known
-
-    def _execute(self, pipeline: Any) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
-        try:
-            pipeline.execute()
-        except redis.exceptions.WatchError as error:
-            self.end()
-            raise OvertakenError from error
-        except BaseException:
-            self.end()
-            raise
+    def _transact(self, fill: Callable[[Any, bool], None]) -> bool:
+        """Run one transaction while nobody else has published further; return whether Redis knew what was told."""
+        with failures(), self._writing.pipeline(transaction=True) as pipeline:
+            for _ in range(ATTEMPTS):
+                pipeline.watch(PUBLISHED)  # type: ignore[no-untyped-call] # the library forgot
+                found: Any = pipeline.hgetall(PUBLISHED)
+                known = True
+                for shard, position in self._published.items():
+                    there = found.get(str(shard).encode())
+                    if there is not None and _number(there) > _number(position):
+                        raise OvertakenError
+                    known = known and there == position
+                pipeline.multi()
+                fill(pipeline, known)
+                try:
+                    pipeline.execute()
+                except redis.exceptions.WatchError:
+                    continue  # by another analyst, which the next look shows, or by who emptied Redis
+                return known
+        raise OvertakenError
 
     def _reached(self) -> dict[int, bytes]:
         """Return how far everything is published once what was read is."""

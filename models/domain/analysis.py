@@ -54,12 +54,13 @@ class Kept:
 
 
 class _Venue(msgspec.Struct, array_like=True):
-    # Times are by our clock but `clock_us`, which is the venue's own.
+    # `heard_us` is by our clock, the other times are by the venue's own.
     token: int = 0
     heard_us: int = 0
-    clock_us: int = 0
-    ahead_us: int = 0  # our clock less the venue's, by its newest trade
+    clock_us: int = 0  # up to which it has told everything
+    marked_us: int = 0  # the newest mark
     told_us: int = 0  # the second up to which its candles were closed
+    ahead_us: int = 0  # our clock less the venue's, by its newest trade
     lost: bool = False  # it said something since that never came here
 
 
@@ -212,10 +213,10 @@ class Analysis:
         symbol = self._symbols.get((venue, trade.product_id))
         if symbol is None or trade.before:
             return
-        known = self._hear(venue, trade.token, trade.received_time_us)
         time_us = trade.received_time_us if trade.exchange_time_us is None else trade.exchange_time_us
         if time_us > trade.received_time_us + AHEAD_MAX_US:
             time_us = trade.received_time_us
+        known = self._hear(venue, trade.token, trade.received_time_us, time_us)
         if time_us >= known.clock_us:
             known.clock_us, known.ahead_us = time_us, trade.received_time_us - time_us
         of_symbol = self._series[symbol]
@@ -247,38 +248,38 @@ class Analysis:
             (symbol, merged.sliding.vwap(EVERY_VENUE, symbol, market)),
         )
 
-    def _hear(self, name: str, token: int, time_us: int) -> _Venue:
-        """Note that a venue was heard; where it could not be for a while, trades may be missing."""
+    def _hear(self, name: str, token: int, heard_us: int, venue_us: int) -> _Venue:
+        """Note that a venue was heard, by our clock and by its own; after a time without, trades may be missing."""
         venue = self._venues[name]
         self._changed_venues.add(name)
         # An older connection may go on beside the new one for a while: its trades are trades.
-        if token > venue.token or venue.lost or time_us - venue.heard_us > SILENCE_US:
-            if venue.heard_us:
-                self._missed(name, venue.heard_us, time_us, None)
+        if token > venue.token or venue.lost or heard_us - venue.heard_us > SILENCE_US:
+            if venue.clock_us:
+                self._missed(name, venue.clock_us, venue_us, None)
             venue.token, venue.lost = max(token, venue.token), False
-        venue.heard_us = max(venue.heard_us, time_us)
+        venue.heard_us = max(venue.heard_us, heard_us)
         return venue
 
     def _mark(self, mark: Mark) -> None:
         known = self._venues[mark.venue]
         if mark.token < known.token:
             return
-        since_us = known.heard_us
-        self._hear(mark.venue, mark.token, mark.marked_time_us)
+        now_us = mark.marked_time_us - known.ahead_us
+        self._hear(mark.venue, mark.token, mark.marked_time_us, now_us)
         if mark.missed:
-            # The mark before may have been written while the first of them were missed.
+            # Since the mark before, or since shortly before it, if that was written meanwhile.
             products = None if EVERY_PRODUCT in mark.missed else mark.missed
-            self._missed(mark.venue, min(since_us, mark.marked_time_us - _SECOND_US), mark.marked_time_us, products)
+            self._missed(mark.venue, min(known.marked_us, now_us - _SECOND_US), now_us, products)
+        known.marked_us = now_us
         if known.clock_us:
-            known.clock_us = max(known.clock_us, mark.marked_time_us - known.ahead_us - QUIET_US)
+            known.clock_us = max(known.clock_us, now_us - QUIET_US)
 
     def _missed(self, venue: str, from_us: int, until_us: int, products: Iterable[str] | None) -> None:
         symbols = None if products is None else {self._symbols.get((venue, product)) for product in products}
-        ahead_us = self._venues[venue].ahead_us
         for symbol, of_symbol in self._series.items():
             if venue in of_symbol and (symbols is None or symbol in symbols):
                 for series in (of_symbol[venue], of_symbol[EVERY_VENUE]):
-                    series.maker.missed(from_us - ahead_us, until_us - ahead_us)
+                    series.maker.missed(from_us, until_us)
                     series.changed = True
 
     def _close(self, told: Told) -> None:
