@@ -1,11 +1,12 @@
 """Candles: what was traded in an interval of time, and how they are made of trades."""
 
 from collections.abc import Iterator
-from decimal import Context, Decimal
+from decimal import Decimal
 
 import msgspec
 
 from models.domain.averages import quotient
+from models.domain.decimals import WIDE
 
 EVERY_VENUE = "all"  # the venue of what is made of all venues' trades
 INTERVALS_S = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
@@ -23,9 +24,7 @@ _INTERVALS_US = tuple(seconds * _SECOND_US for seconds in INTERVALS_S.values())
 _LARGER_US = _INTERVALS_US[1:]  # each a multiple of the one before it
 _MINUTE_US = _LARGER_US[0]
 _ZERO = Decimal(0)
-# Exact for all that a market says; a venue's nonsense of hundreds of digits is rounded and stops nothing.
-_WIDE = Context(prec=200)
-_plus, _product_and_sum = _WIDE.add, _WIDE.fma
+_plus, _product_and_sum = WIDE.add, WIDE.fma
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
@@ -195,8 +194,10 @@ class CandleMaker:
             self.missed(state.clock_us, clock_us)
         state.clock_us = clock_us
         state.closed_us = max(state.closed_us, _floor(clock_us - self._grace_us, _SECOND_US))
-        told = [self._told(place, settled.kept[place][start_us]) for place, start_us in sorted(settled.changed)]
-        settled.changed.clear()
+        told = []
+        if settled.changed:
+            told = [self._told(place, settled.kept[place][start_us]) for place, start_us in sorted(settled.changed)]
+            settled.changed.clear()
         for start_us in sorted([start_us for start_us in state.seconds if start_us < state.closed_us]):
             if settled.larger[0].start_us + _MINUTE_US <= start_us:
                 self._roll(start_us, leapt=leapt, told=told)
@@ -207,7 +208,10 @@ class CandleMaker:
             told.append(self._told(0, bar))
         if settled.larger[0].start_us + _MINUTE_US <= state.closed_us:
             self._roll(state.closed_us, leapt=leapt, told=told)
-        self._forget(clock_us - self._late_max_us)
+            self._forget()
+        seconds, limit_us = settled.kept[0], clock_us - self._late_max_us - _SECOND_US
+        while seconds and (oldest_us := next(iter(seconds))) <= limit_us:
+            del seconds[oldest_us]
         self.settlings += 1
         if self._from_us < state.closed_us:
             self._second = None
@@ -251,16 +255,15 @@ class CandleMaker:
             for each in [each for each in waiting if each[0] <= place and each[1].start_us >= start_us]:
                 _merge(made, each[1])
                 waiting.remove(each)
-            shown = made
             if not made.trades:
                 close = max([before, *((bar.close, bar.last_us) for at, bar in waiting if not at)], key=_time)[0]
                 if close is None:
                     continue
-                shown = Bar(0, open=close, high=close, low=close, close=close)
-            missing = self._missing(start_us, length_us)
+                made.open = made.high = made.low = made.close = close
+            made.start_us, made.incomplete = start_us, self._missing(start_us, length_us)
             if place and settled.larger[place - 1].start_us == start_us:
-                missing = settled.larger[place - 1].incomplete
-            candles.append(self._candle(place, start_us, shown, revision=0, incomplete=missing, closed=False))
+                made.incomplete = settled.larger[place - 1].incomplete
+            candles.append(self._candle(place, made, False))  # noqa: FBT003 -- see there
         return candles
 
     def _begin(self) -> Settled:
@@ -329,9 +332,9 @@ class CandleMaker:
             if leapt:
                 state.close = None
 
-    def _forget(self, limit_us: int) -> None:
-        settled = self.settled
-        for length_us, kept in zip(_INTERVALS_US, settled.kept, strict=True):
+    def _forget(self) -> None:
+        settled, limit_us = self.settled, self.state.clock_us - self._late_max_us
+        for length_us, kept in zip(_LARGER_US, settled.kept[1:], strict=True):
             while kept and (oldest_us := next(iter(kept))) + length_us <= limit_us:
                 del kept[oldest_us]
         if settled.spans_us:
@@ -341,8 +344,8 @@ class CandleMaker:
 
     def _look_ahead(self) -> None:
         next_us = self.settled.larger[0].start_us + _MINUTE_US
-        if self.state.seconds:
-            next_us = min(next_us, min(self.state.seconds) + _SECOND_US)
+        for start_us in self.state.seconds:
+            next_us = min(next_us, start_us + _SECOND_US)
         self._due_us = 0 if self.settled.changed else next_us + self._grace_us
 
     def _change(self, place: int, bar: Bar) -> None:
@@ -366,14 +369,14 @@ class CandleMaker:
 
     def _told(self, place: int, bar: Bar) -> Candle:
         bar.revision += 1
-        return self._candle(place, bar.start_us, bar, revision=bar.revision, incomplete=bar.incomplete, closed=True)
+        return self._candle(place, bar, True)  # noqa: FBT003 -- what closes a second does so thousands of times in one
 
-    def _candle(self, place: int, start_us: int, bar: Bar, *, revision: int, incomplete: bool, closed: bool) -> Candle:
+    def _candle(self, place: int, bar: Bar, closed: bool) -> Candle:  # noqa: FBT001 -- likewise
         return Candle(
             self._venue,
             self._symbol,
             _INTERVALS_US[place] // _SECOND_US,
-            start_us,
+            bar.start_us,
             bar.open,
             bar.high,
             bar.low,
@@ -383,8 +386,8 @@ class CandleMaker:
             bar.taker_buy_volume,
             bar.trades,
             self._market,
-            revision,
-            incomplete,
+            bar.revision if closed else 0,
+            bar.incomplete,
             closed,
         )
 
