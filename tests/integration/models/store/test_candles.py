@@ -140,16 +140,34 @@ def test_a_range_is_read_from_the_key_alone(database: Database) -> None:
 
 
 def test_empty_candles_are_made_between_those_that_are_stored() -> None:
-    """With the close before, and after the last one as far as is said."""
-    made = list(filled([candle(0, "7"), candle(3, "8")], MINUTE_US, NOON_US + 6 * MINUTE_US + 1))
+    """With the close before, from a time on, and after the last one as far as is said."""
+    made = list(filled([candle(0, "7"), candle(3, "8")], MINUTE_US, until_us=NOON_US + 6 * MINUTE_US + 1))
     assert minutes(made) == [0, 1, 2, 3, 4, 5]
     assert made[0] == candle(0, "7")
     seven, nothing = Decimal(7), Decimal(0)
     sizes = {"volume": nothing, "quote_volume": nothing, "taker_buy_volume": nothing}
     assert made[2] == replace(candle(2, "7"), open=seven, high=seven, low=seven, trades=0, **sizes)
     assert [each.close for each in made[4:]] == [8, 8]
-    assert list(filled([], MINUTE_US, NOON_US)) == []
-    assert minutes(list(filled([candle(2)], MINUTE_US, NOON_US))) == [2]
+    assert list(filled([], MINUTE_US, until_us=NOON_US)) == []
+    assert minutes(list(filled([candle(2)], MINUTE_US, until_us=NOON_US))) == [2]
+    ago = replace(candle(0), open_time_us=0)
+    late = NOON_US + 2 * MINUTE_US
+    assert minutes(list(filled([ago, candle(5)], MINUTE_US, late))) == [2, 3, 4, 5]
+    assert minutes(list(filled([ago, candle(0)], MINUTE_US, late, late + MINUTE_US))) == [2]
+
+
+def test_what_nobody_may_have_looked_at_is_incomplete() -> None:
+    """Before a candle that is: there the record may begin anew. After one that is, if the gap is an outage's."""
+
+    def marks(*made: Candle) -> str:
+        return "".join("x" if each.incomplete else "." for each in filled(made, MINUTE_US))
+
+    half = {"incomplete": True}
+    assert marks(candle(0), candle(3)) == "...."
+    assert marks(candle(0), candle(3, "1", **half)) == ".xxx"
+    assert marks(candle(0, "1", **half), candle(3)) == "x..."
+    assert marks(candle(0, "1", **half), candle(61)) == "x" + "." * 61
+    assert marks(candle(0, "1", **half), candle(62)) == "x" * 62 + "."
 
 
 def closes(database: Database, minute: float, count: int) -> list[tuple[int, int]]:
