@@ -1,11 +1,12 @@
 """Candles: what was traded in an interval of time, and how they are made of trades."""
 
 from collections.abc import Iterator
-from decimal import Context, Decimal
+from decimal import Decimal
 
 import msgspec
 
 from models.domain.averages import quotient
+from models.domain.decimals import WIDE
 
 EVERY_VENUE = "all"  # the venue of what is made of all venues' trades
 INTERVALS_S = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
@@ -23,9 +24,7 @@ _INTERVALS_US = tuple(seconds * _SECOND_US for seconds in INTERVALS_S.values())
 _LARGER_US = _INTERVALS_US[1:]  # each a multiple of the one before it
 _MINUTE_US = _LARGER_US[0]
 _ZERO = Decimal(0)
-# Exact for all that a market says; a venue's nonsense of hundreds of digits is rounded and stops nothing.
-_WIDE = Context(prec=200)
-_plus, _product_and_sum = _WIDE.add, _WIDE.fma
+_plus, _product_and_sum = WIDE.add, WIDE.fma
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
