@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import event, func, select, text
 
-from models.domain.candles import Candle
+from models.domain.candles import Candle, CandleMaker, MakerState
 from models.store import candles as store
 from models.store.candles import (
     Check,
@@ -224,3 +225,32 @@ def test_checks_add_up(database: Database) -> None:
     note_checks(database, [Check(SERIES, 1, 1, {"field": "high"}, 80)])
     with database.read() as connection:
         assert check_of(connection, SERIES) == Check(SERIES, 10, 2, {"field": "high"}, 80)
+
+
+def test_what_the_maker_tells_is_what_is_read(database: Database) -> None:
+    """Stored as it is told, late revisions and all, and filled as it is read: the same candles, empty ones too."""
+    draw = random.Random(7)
+    maker = CandleMaker("binance", "BTC-USDT", "simulated", MakerState(NOON_US))
+    told: list[Candle] = []
+    clock_us = NOON_US
+    for number in range(400):
+        clock_us += draw.choice([100_000, 3_000_000, 30_000_000, 400_000_000])
+        at_us = clock_us - draw.choice([0, 0, 0, 9_000_000])
+        maker.trade(Decimal(100 + number), Decimal(1 + number % 3), draw.choice(["buy", "sell"]), at_us)
+        told += maker.advance(clock_us)
+        if number % 50 == 0:
+            upsert_candles(database, told[-200:])
+    upsert_candles(database, told)
+    assert maker.state.late > 20
+    for interval_s in (60, 300, 900, 3_600):
+        newest = {each.open_time_us: each for each in told if each.interval_s == interval_s}
+        with database.read() as connection:
+            series = SERIES._replace(interval_s=interval_s)
+            kept = read_candles(connection, series, 0, FOR_EVER_US, 10_000)
+            closes = last_closes(connection, series, kept[-1].open_time_us + series.interval_us, 50)
+        made = list(filled(kept, series.interval_us))
+        expected = [newest[time_us] for time_us in sorted(newest) if time_us <= made[-1].open_time_us]
+        assert sum(not each.trades for each in expected) > 10 or interval_s > 300
+        # An empty one that was revised is not told from one that was not: neither has anything of its own.
+        assert made == [each if each.trades else replace(each, revision=0) for each in expected]
+        assert closes == [(each.open_time_us, each.close) for each in expected[-50:]]
