@@ -107,6 +107,7 @@ def _key_of(candle: Candle) -> tuple[Any, ...]:
     return tuple(getattr(candle, name) for name in _KEY)
 
 
+_FIELDS = [candles.c[name] for name in Candle.__struct_fields__ if name != "closed"]
 _later = candles.alias("later")
 _IS_NEWEST_REVISION = candles.c.revision == (
     select(func.max(_later.c.revision))
@@ -127,12 +128,12 @@ def read_candles(
     """Return the newest revision of each stored candle with start <= open time < end, in order, at most `limit`."""
     time_us = candles.c.open_time_us
     query = (
-        select(candles)
+        select(*_FIELDS)
         .where(_of(series), time_us >= start_us, time_us < end_us, _IS_NEWEST_REVISION)
         .order_by(time_us.desc() if newest_first else time_us)
         .limit(limit)
     )
-    return [Candle(**row) for row in connection.execute(query).mappings()]
+    return [Candle(*row) for row in connection.execute(query)]
 
 
 def _of(series: Series) -> ColumnElement[bool]:
@@ -174,8 +175,8 @@ def _empty(before: Candle, end_us: int, interval_us: int, from_us: int, *, incom
         )
 
 
-def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[tuple[int, Decimal]]:
-    """Return open time and close of the last `count` candles that ended by a time, oldest first, to warm up with.
+def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[Candle]:
+    """Return the last `count` candles that ended by a time, oldest first, to warm averages of their closes up.
 
     Those in which nothing was traded are among them. Fewer where the record begins later; none where
     nothing was traded in all of them: a price from before that says nothing of an average.
@@ -187,8 +188,7 @@ def last_closes(connection: Connection, series: Series, before_us: int, count: i
     if not found:
         return []
     before = newest_before(connection, series, start_us)
-    made = found if before is None else [before, *found]
-    return [(candle.open_time_us, candle.close) for candle in filled(made, interval_us, start_us, end_us)]
+    return list(filled(found if before is None else [before, *found], interval_us, start_us, end_us))
 
 
 def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int) -> int:

@@ -174,7 +174,7 @@ def test_what_nobody_may_have_looked_at_is_incomplete() -> None:
 def closes(database: Database, minute: float, count: int) -> list[tuple[int, int]]:
     with database.read() as connection:
         found = last_closes(connection, SERIES, NOON_US + int(minute * MINUTE_US), count)
-    return [((time_us - NOON_US) // MINUTE_US, int(close)) for time_us, close in found]
+    return list(zip(minutes(found), (int(each.close) for each in found), strict=True))
 
 
 def test_the_last_closes_warm_an_average_up(database: Database) -> None:
@@ -253,4 +253,4 @@ def test_what_the_maker_tells_is_what_is_read(database: Database) -> None:
         assert sum(not each.trades for each in expected) > 10 or interval_s > 300
         # An empty one that was revised is not told from one that was not: neither has anything of its own.
         assert made == [each if each.trades else replace(each, revision=0) for each in expected]
-        assert closes == [(each.open_time_us, each.close) for each in expected[-50:]]
+        assert closes == made[-50:]
