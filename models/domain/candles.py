@@ -194,8 +194,10 @@ class CandleMaker:
             self.missed(state.clock_us, clock_us)
         state.clock_us = clock_us
         state.closed_us = max(state.closed_us, _floor(clock_us - self._grace_us, _SECOND_US))
-        told = [self._told(place, settled.kept[place][start_us]) for place, start_us in sorted(settled.changed)]
-        settled.changed.clear()
+        told = []
+        if settled.changed:
+            told = [self._told(place, settled.kept[place][start_us]) for place, start_us in sorted(settled.changed)]
+            settled.changed.clear()
         for start_us in sorted([start_us for start_us in state.seconds if start_us < state.closed_us]):
             if settled.larger[0].start_us + _MINUTE_US <= start_us:
                 self._roll(start_us, leapt=leapt, told=told)
@@ -206,7 +208,10 @@ class CandleMaker:
             told.append(self._told(0, bar))
         if settled.larger[0].start_us + _MINUTE_US <= state.closed_us:
             self._roll(state.closed_us, leapt=leapt, told=told)
-        self._forget(clock_us - self._late_max_us)
+            self._forget()
+        seconds, limit_us = settled.kept[0], clock_us - self._late_max_us - _SECOND_US
+        while seconds and (oldest_us := next(iter(seconds))) <= limit_us:
+            del seconds[oldest_us]
         self.settlings += 1
         if self._from_us < state.closed_us:
             self._second = None
@@ -250,16 +255,15 @@ class CandleMaker:
             for each in [each for each in waiting if each[0] <= place and each[1].start_us >= start_us]:
                 _merge(made, each[1])
                 waiting.remove(each)
-            shown = made
             if not made.trades:
                 close = max([before, *((bar.close, bar.last_us) for at, bar in waiting if not at)], key=_time)[0]
                 if close is None:
                     continue
-                shown = Bar(0, open=close, high=close, low=close, close=close)
-            missing = self._missing(start_us, length_us)
+                made.open = made.high = made.low = made.close = close
+            made.start_us, made.incomplete = start_us, self._missing(start_us, length_us)
             if place and settled.larger[place - 1].start_us == start_us:
-                missing = settled.larger[place - 1].incomplete
-            candles.append(self._candle(place, start_us, shown, revision=0, incomplete=missing, closed=False))
+                made.incomplete = settled.larger[place - 1].incomplete
+            candles.append(self._candle(place, made, False))  # noqa: FBT003 -- see there
         return candles
 
     def _begin(self) -> Settled:
@@ -328,9 +332,9 @@ class CandleMaker:
             if leapt:
                 state.close = None
 
-    def _forget(self, limit_us: int) -> None:
-        settled = self.settled
-        for length_us, kept in zip(_INTERVALS_US, settled.kept, strict=True):
+    def _forget(self) -> None:
+        settled, limit_us = self.settled, self.state.clock_us - self._late_max_us
+        for length_us, kept in zip(_LARGER_US, settled.kept[1:], strict=True):
             while kept and (oldest_us := next(iter(kept))) + length_us <= limit_us:
                 del kept[oldest_us]
         if settled.spans_us:
@@ -340,8 +344,8 @@ class CandleMaker:
 
     def _look_ahead(self) -> None:
         next_us = self.settled.larger[0].start_us + _MINUTE_US
-        if self.state.seconds:
-            next_us = min(next_us, min(self.state.seconds) + _SECOND_US)
+        for start_us in self.state.seconds:
+            next_us = min(next_us, start_us + _SECOND_US)
         self._due_us = 0 if self.settled.changed else next_us + self._grace_us
 
     def _change(self, place: int, bar: Bar) -> None:
@@ -365,14 +369,14 @@ class CandleMaker:
 
     def _told(self, place: int, bar: Bar) -> Candle:
         bar.revision += 1
-        return self._candle(place, bar.start_us, bar, revision=bar.revision, incomplete=bar.incomplete, closed=True)
+        return self._candle(place, bar, True)  # noqa: FBT003 -- what closes a second does so thousands of times in one
 
-    def _candle(self, place: int, start_us: int, bar: Bar, *, revision: int, incomplete: bool, closed: bool) -> Candle:
+    def _candle(self, place: int, bar: Bar, closed: bool) -> Candle:  # noqa: FBT001 -- likewise
         return Candle(
             self._venue,
             self._symbol,
             _INTERVALS_US[place] // _SECOND_US,
-            start_us,
+            bar.start_us,
             bar.open,
             bar.high,
             bar.low,
@@ -382,8 +386,8 @@ class CandleMaker:
             bar.taker_buy_volume,
             bar.trades,
             self._market,
-            revision,
-            incomplete,
+            bar.revision if closed else 0,
+            bar.incomplete,
             closed,
         )
 
