@@ -22,6 +22,7 @@ from api import (
     prices,
     problems,
     signals,
+    strategies,
     venues,
     vwap,
 )
@@ -105,7 +106,21 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, vwap, candles, signals, instruments, venues, audit, health, metrics):
+    for room in (
+        orders,
+        jobs,
+        averages,
+        prices,
+        vwap,
+        candles,
+        signals,
+        strategies,
+        instruments,
+        venues,
+        audit,
+        health,
+        metrics,
+    ):
         app.include_router(room.router)
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))

@@ -1,4 +1,4 @@
-"""`crossfill candles` and `signals`, against an API that is served."""
+"""`crossfill candles`, `signals` and `strategies`, against an API that is served."""
 
 import csv
 import io
@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from cli.main import app
 from models.domain.candles import Candle
 from models.domain.signals import Cross, Signal
+from models.domain.strategies import GOLDEN_CROSS
 from models.settings import Settings
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards
 from models.store.signals import insert_signals
+from models.store.strategies import put_strategy
 from tests.integration.api.serving import serving
 
 MINUTE_US = 60_000_000
@@ -69,7 +72,7 @@ def test_candles_are_a_table(database: Database) -> None:
     rows = [line.split() for line in lines if "11-14 " in line]
     assert [row[1] for row in rows] == ["22:14", "22:15", "22:16"]
     assert rows[0][2:] == [*["63508.21247"] * 4, "3", "100.3333333", "3"]
-    assert rows[1][-2:] == ["0", "0"]  # no VWAP
+    assert rows[1][-3:] == ["0", "0", "incomplete"]  # no VWAP
     assert rows[2][-4:] == ["3", "incomplete,", "revision", "2"]
     assert lines[-1] == "9 compared with the venue's own, 1 of them differ"
     one = ["--start", "2023-11-14T22:15:00Z", "--end", "2023-11-14T22:16:00Z"]
@@ -107,3 +110,29 @@ def test_signals_are_a_table(database: Database) -> None:
         *("63508.21247", "99", "100"),
     ]
     assert json.loads(run("signals", "--json"))["signals"][0]["close"] == "63508.21246562233476760748024"
+
+
+def test_strategies_and_their_report_are_tables(database: Database) -> None:
+    """Each variant on a line of its own; the report ends with what it shows, in sentences."""
+    assert "no strategy 'golden-cross'; there is none yet" in run("strategy", "report", "golden-cross", status=1)
+    put_strategy(database, GOLDEN_CROSS)
+    lines = [line.split() for line in run("strategies").splitlines()]
+    assert ["golden-cross", "1", "all", "1h", "a:", "SMA", "50/200", "all"] in lines
+    assert ["b:", "EMA", "50/200,", "seed", "sma"] in lines
+    assert json.loads(run("strategies", "--json"))["strategies"][0]["version"] == 1
+    one = SIGNAL.open_time_us
+    upsert_candles(
+        database,
+        [
+            minute(0, venue="all", interval_s=3_600, open_time_us=one + hour * 3_600_000_000, close=Decimal(close))
+            for hour, close in enumerate((100, 90))
+        ],
+    )
+    insert_signals(database, [replace(SIGNAL, version=1, close=Decimal(100))])
+    shown = run("strategy", "report", "golden-cross", "--pair", "BTCUSDT")
+    assert "golden-cross 1, BTC-USDT, 1h, simulated market: 1 signal" in shown
+    # A death cross before a fall by a tenth; the bars after it are not there yet.
+    assert ["a", "0", "1", "1", "1", "1", "0", "0", "1000.00", "0.00"] in [line.split() for line in shown.splitlines()]
+    assert ["5", "0", "0", "1", "0", "-"] in [line.split() for line in shown.splitlines()]
+    assert "a less b after 20 bars: too few signals to tell: 0 and 0" in shown
+    assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1
