@@ -5,6 +5,7 @@ import typer
 from cli import (
     audit,
     candles,
+    consume,
     events,
     instruments,
     orders,
@@ -36,6 +37,7 @@ app.command(name="candles")(candles.candles)
 app.command(name="signals")(signals.signals)
 app.command(name="strategies")(strategies.strategies)
 app.add_typer(strategies.strategy, name="strategy")
+app.command(name="consume")(consume.consume)
 app.command(name="instruments")(instruments.instruments)
 app.command(name="venues")(venues.venues)
 app.command()(venues.venue)

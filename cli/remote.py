@@ -112,6 +112,16 @@ def remote() -> Remote:
     )
 
 
+def bus_url(settings: Settings) -> str:
+    """Return the URL of the Redis that the settings name, or of the one that runs from this folder."""
+    named = settings.broker_url is not None or (settings.bus_url is not None and settings.kafka is None)
+    ports, password = settings.home / "ports.json", settings.home / "redis_password"
+    if named or not (ports.exists() and password.exists()):
+        return settings.bus
+    port = json.loads(ports.read_text()).get("redis")
+    return settings.bus if port is None else f"redis://:{password.read_text().strip()}@127.0.0.1:{port}/0"
+
+
 class _InOrder:
     """Hands events on in the order of their numbers, which have no gaps.
 

@@ -5,13 +5,14 @@ partitions; a member that leaves its group is missed only when its session has r
 proxy, so that a cluster that was killed comes again at the same addresses.
 """
 
-import asyncio
+import contextlib
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 from confluent_kafka import Producer
 
@@ -19,25 +20,67 @@ from tests.services import ROOT
 
 BROKERS = 3
 
-T = TypeVar("T")
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Passes connections on to a broker; what the broker says is translated."""
+
+    def __init__(self, translate: Callable[[bytes], bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Passing)
+        self.port: int = self.server_address[1]
+        self.target = 0
+        self.translate = translate
+        self.open: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it, and every connection."""
+        self.shutdown()
+        self._thread.join()
+        for each in list(self.open):
+            _end(each)
+        self.server_close()  # waits for the connections' threads
+
+
+class _Passing(socketserver.BaseRequestHandler):
+    server: Proxy
+    request: socket.socket
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server.target)) as broker:
+            ends = {self.request, broker}
+            self.server.open |= ends
+            forth = threading.Thread(target=_copy, args=(self.request, broker, bytes))
+            forth.start()
+            _copy(broker, self.request, self.server.translate)
+            forth.join()
+            self.server.open -= ends
+
+
+def _copy(source: socket.socket, to: socket.socket, translate: Callable[[bytes], bytes]) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65_536):
+            to.sendall(translate(piece))
+    _end(source)
+    _end(to)
+
+
+def _end(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 class Kafka:
     """A cluster that can be killed, started again (empty), stopped and woken."""
 
     def __init__(self) -> None:
-        self.ports: list[int] = []
-        self._targets: list[int] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kafka proxies")
-        self._thread.start()
-        self._servers = [self._run(self._listen(place)) for place in range(BROKERS)]
+        self._proxies = [Proxy(self._translated) for _ in range(BROKERS)]
         self.start()
 
     @property
     def brokers(self) -> str:
         """The addresses, as a client takes them."""
-        return ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return ",".join(f"127.0.0.1:{proxy.port}" for proxy in self._proxies)
 
     def start(self) -> None:
         """Start an empty cluster."""
@@ -45,8 +88,9 @@ class Kafka:
             [sys.executable, "-m", "tests.kafka"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
         assert self.process.stdout is not None
-        self._targets = [int(port) for port in self.process.stdout.readline().split()]
-        assert len(self._targets) == BROKERS
+        ports = [int(port) for port in self.process.stdout.readline().split()]
+        for proxy, port in zip(self._proxies, ports, strict=True):
+            proxy.target = port
 
     def kill(self) -> None:
         """Kill it, and with it all that it holds."""
@@ -56,48 +100,14 @@ class Kafka:
     def close(self) -> None:
         """End cluster and proxies."""
         self.kill()
-        self._run(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        for proxy in self._proxies:
+            proxy.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    async def _listen(self, place: int) -> asyncio.Server:
-        server = await asyncio.start_server(lambda *ends: self._pass(place, *ends), "127.0.0.1", 0)
-        self.ports.append(next(iter(server.sockets)).getsockname()[1])
-        return server
-
-    async def _end(self) -> None:
-        for server in self._servers:
-            server.close()
-        passing = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in passing:
-            task.cancel()
-        await asyncio.gather(*passing, return_exceptions=True)
-
-    async def _pass(self, place: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            back, forth = await asyncio.open_connection("127.0.0.1", self._targets[place])
-        except (OSError, asyncio.CancelledError):
-            writer.transport.abort()
-            return
-        await asyncio.gather(self._copy(reader, forth), self._copy(back, writer, told=True))
-
-    async def _copy(self, source: asyncio.StreamReader, to: asyncio.StreamWriter, *, told: bool = False) -> None:
-        """Pass bytes on. In what a broker says the addresses of all brokers become those of their proxies."""
-        try:
-            while piece := await source.read(65_536):
-                if told:
-                    for target, port in zip(self._targets, self.ports, strict=True):
-                        piece = piece.replace(_address(target), _address(port))
-                to.write(piece)
-                await to.drain()
-        except OSError:
-            pass
-        finally:
-            to.transport.abort()
+    def _translated(self, piece: bytes) -> bytes:
+        """Put the proxies' addresses for those of the brokers, of which any broker tells all."""
+        for proxy in self._proxies:
+            piece = piece.replace(_address(proxy.target), _address(proxy.port))
+        return piece
 
 
 def _address(port: int) -> bytes:
