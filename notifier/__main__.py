@@ -10,6 +10,7 @@ from models.metrics import new_registry
 from models.settings import Settings
 from models.store.database import Database
 from notifier.server import Notifier
+from notifier.sockets import Pinged
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
         log_level="warning",
         ws_per_message_deflate=False,
         ws_max_size=65_536,
+        ws=Pinged,
         ws_ping_interval=None,
         timeout_graceful_shutdown=3,
     )
