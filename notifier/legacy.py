@@ -109,6 +109,7 @@ class Ticker:
         self._sides: tuple[Decimal | None, ...] = (None,) * 4
         self._last: Decimal | None = None
         self._early: list[tuple[tuple[int, int], Quote | Trade]] | None = []  # None once it has begun
+        self._begun_at = (0, 0)
 
     def add(self, client: Client) -> None:
         """Add a client, whose first message is what is true now."""
@@ -129,18 +130,17 @@ class Ticker:
         for item in recent:
             if item.received_time_us >= (quoted_us if isinstance(item, Quote) else traded_us):
                 self._note(item)
-        early, self._early = self._early or [], None
+        early, self._early, self._begun_at = self._early or [], None, place
         for client in self.clients:
             client.put(self._message())
         for read_at, item in early:
-            if read_at > place:
-                self.take(read_at, item)
+            self.take(read_at, item)
 
     def take(self, place: tuple[int, int], item: Quote | Trade) -> None:
-        """Tell every client of a quote or a trade."""
+        """Tell every client of a quote or a trade; what was before the beginning is known."""
         if self._early is not None:
             self._early.append((place, item))
-        elif self._note(item):
+        elif place > self._begun_at and self._note(item):
             message = self._message()
             for client in self.clients:
                 client.put(message)

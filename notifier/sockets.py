@@ -21,19 +21,21 @@ PING_S = 20.0
 
 
 class Pinged(WebSocketsSansIOProtocol):
-    """Pings raw clients, so that dead ones go; engine.io pings its own. For uvicorn's `ws`."""
+    """For uvicorn's `ws`: a client that answers no ping is ended at once, and so is one that does not take its end.
 
-    ping_s = PING_S
-
-    def start_keepalive(self) -> None:
-        """Begin to ping, once the handshake is over."""
-        self.ping_interval = None if self.scope["path"].startswith("/socket.io") else self.ping_s
-        super().start_keepalive()
+    uvicorn waits until what it has written is read, which for one that has stopped reading is for ever. engine.io
+    pings too, but frees what it holds for a client only when the connection is gone.
+    """
 
     def keepalive_timeout(self) -> None:
-        """End a connection whose client answers no ping; what it has not read by now is not waited for."""
+        """End the connection."""
         super().keepalive_timeout()
         self.transport.abort()
+
+    async def run_asgi(self) -> None:
+        """Serve the client to its end."""
+        await super().run_asgi()
+        self.loop.call_later(CLOSE_S, self.transport.abort)
 
 
 class Closing(CrossfillError):  # noqa: N818 -- not every end is an error

@@ -211,7 +211,6 @@ def test_a_slow_client_is_sent_only_the_newest(address: str, bus: redis.Redis) -
         last += 20
         tell(last)
         assert sent() == counts[-1]
-        assert counts[-1] < len(rooms) * last / 2
         newest: dict[str, str] = {}
         while set(newest.values()) != {str(last)} or len(newest) < len(rooms):
             text = str(slow.recv(timeout=10))
