@@ -22,6 +22,7 @@ BENCHMARKS = (
     "stream",
     "slow_bus",
     "prices",
+    "rooms",
     "ledger_memory",
 )
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from notifier.doors import Doors
@@ -46,14 +47,14 @@ class Reader:
 
 
 class Prices:
-    """The route."""
+    """Serves the route."""
 
     def __init__(self, doors: Doors, teller: Teller) -> None:
         self._doors = doors
         self._teller = teller
+        self.route = WebSocketRoute("/ws/prices", self._serve)
 
-    async def serve(self, socket: WebSocket) -> None:
-        """Serve one client to its end."""
+    async def _serve(self, socket: WebSocket) -> None:
         await conversation(socket, self._talk(socket))
 
     async def _talk(self, socket: WebSocket) -> None:

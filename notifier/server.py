@@ -11,7 +11,7 @@ import socketio
 import structlog
 from prometheus_client import CollectorRegistry
 from socketio.exceptions import ConnectionRefusedError as RefusedError
-from starlette.routing import Router, WebSocketRoute
+from starlette.routing import Router
 
 from models.bus import hints
 from models.bus.client import BusUnavailableError, connect_async
@@ -71,10 +71,7 @@ class Notifier:
 
     def app(self) -> socketio.ASGIApp:
         """Return the ASGI application."""
-        routes = [
-            WebSocketRoute("/ws/prices", Prices(self._doors, self._teller).serve),
-            WebSocketRoute("/ws/{exchange}/{ticker}", self._tickers.serve),
-        ]
+        routes = [Prices(self._doors, self._teller).route, self._tickers.route]
         beside = Router(routes, redirect_slashes=False, default=route(self._settings, self._registry))
         return socketio.ASGIApp(self.io, beside, on_startup=self.start, on_shutdown=self.stop)
 
