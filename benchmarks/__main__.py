@@ -23,6 +23,7 @@ BENCHMARKS = (
     "slow_bus",
     "prices",
     "candles",
+    "rooms",
     "ledger_memory",
 )
 
