@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
@@ -28,7 +29,7 @@ from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
 from models.bus.topics import Record, Topics
 from models.domain.analysis import Analysis, Rules, Told, series_in
 from models.domain.candles import INTERVALS_S, Candle
-from models.domain.instruments import Instruments
+from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import Vwap
 from models.metrics import Families, Listener, new_registry
@@ -38,6 +39,9 @@ from models.store.listings import instruments_at
 from models.store.shards import shards_count
 from workers.keeper import Keeper, last_day
 from workers.metrics import of_analyst
+
+if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
 
 GATHER_S = 0.002  # between two turns, so that a burst is one transaction
 BLOCK_MS = 250
@@ -145,7 +149,8 @@ class Session:
                 self._touched.add(symbol)
             elif isinstance(news, Trade):
                 self._lasts[news.venue, news.product_id] = news.price
-        if not batch.published:
+        # Kafka may not have taken what a killed analyst had given it: there it is told again.
+        if self._topics is not None or not batch.published:
             self._records += self._records_of(told)
             self._account.trades += sum(isinstance(news, Trade) for _, news in told.news)
 
@@ -241,14 +246,18 @@ class Analyst:
         session.keep()
 
 
-def analyst_of(settings: Settings, database: Database, account: Analysed) -> tuple[Analyst, Keeper]:
+def analyst_of(
+    settings: Settings, database: Database, kafka: Sequence[Topics], account: Analysed
+) -> tuple[Analyst, Keeper]:
     """Build the analyst and its keeper from the settings; they connect when they run.
 
-    Raises StoreUnavailableError where the market is live and its pairs cannot be read.
+    `kafka`: one for each of them, where the topics are there. Raises StoreUnavailableError where the market is
+    live and its pairs cannot be read.
     """
     known = instruments_at(database, settings.market)
     rules = Rules(settings.market.value, settings.vwap_window)
     reading, writing, keeping = (connect(settings.bus, timeout_s=5) for _ in range(3))
+    topics, topics_of_keeper = kafka or (None, None)
 
     def past(series: Sequence[str]) -> Mapping[str, Sequence[Candle]]:
         with database.read() as connection:
@@ -258,11 +267,23 @@ def analyst_of(settings: Settings, database: Database, account: Analysed) -> tup
         with database.read() as connection:
             shards = shards_count(connection)
         tape = Tape(reading, writing, shards, settings.topic_length)
-        return Session(rules, known, tape, None, past, account)
+        return Session(rules, known, tape, topics, past, account)
 
     owner = f"{os.getpid()}-{uuid4().hex}"
-    keeper = Keeper(keeping, database, known, rules.market, settings.topic_length)
+    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length)
     return Analyst(BusLease(writing, ANALYST, owner), begin, account), keeper
+
+
+def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
+    """Return a producer for each of two threads where the topics are on Kafka; none where they are Redis streams."""
+    if settings.kafka is None:
+        return ()
+    from models.bus.kafka import KafkaTopics, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
+
+    partitions = partitions_of(settings.venue_names, [each.symbol for each in INSTRUMENTS])
+    # Nobody waits for it: a cluster that is away makes them by their first use.
+    threading.Thread(target=make_topics, args=(settings.kafka, partitions), daemon=True).start()
+    return (KafkaTopics(settings.kafka), KafkaTopics(settings.kafka))
 
 
 def main() -> None:
@@ -271,12 +292,13 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings, account = Settings(), Analysed()
     database = Database.open(settings.database, pool_size=2)
+    kafka = _kafka(settings)
     try:
-        analyst, keeper = analyst_of(settings, database, account)
+        analyst, keeper = analyst_of(settings, database, kafka, account)
     except StoreUnavailableError as error:
         sys.exit(str(error))
     registry = new_registry("analyst", settings)
-    registry.register(Families(lambda: of_analyst(account)))
+    registry.register(Families(lambda: of_analyst(account, kafka)))
     listener = Listener(settings, registry)
     listener.start()
     ended = threading.Event()
@@ -299,6 +321,8 @@ def main() -> None:
     threads[0].join()
     keeper.stop()
     threads[1].join()
+    for topics in kafka:
+        topics.close()
     listener.stop()
     database.close()
 

@@ -1,4 +1,4 @@
-"""Closed candles on their way from the analyst to the database, and to who reads topics and rooms; each once.
+"""Closed candles on their way from the analyst to the database, and the signals that they raise; each is told once.
 
 They wait on the bus until the database has them. What is told of them is told in the transaction that forgets
 them there, so whoever is killed, and when, nothing is left out and nothing is told twice.
@@ -7,23 +7,28 @@ them there, so whoever is killed, and when, nothing is left out and nothing is t
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from decimal import Decimal
 
 import redis
 import structlog
 from sqlalchemy import Connection
 
+from models.bus.analysis import tell_signal
 from models.bus.history import CHUNK_S, LATE_S, read_candles
-from models.bus.records import candle_records
+from models.bus.records import candle_records, signal_record
 from models.bus.tape import Pending
-from models.bus.topics import tell
+from models.bus.topics import Topics, tell
 from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle, VenueCandle
 from models.domain.decimals import plain
 from models.domain.errors import CrossfillError
-from models.domain.instruments import Instruments
+from models.domain.signals import Signal
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.candles import read_candles as stored_candles
 from models.store.database import Database
+from models.store.signals import insert_signals
+from workers.legacy import tell_closes
+from workers.strategies import Strategies
 
 AT_ONCE = 500
 LOOK_S = 0.2
@@ -42,15 +47,14 @@ log = structlog.get_logger()
 class Keeper:
     """Stores what the analyst closed, compares it with what venues tell themselves, and tells it."""
 
-    def __init__(
-        self, client: redis.Redis, database: Database, instruments: Instruments, market: str, topic_length: int
-    ) -> None:
+    def __init__(self, client: redis.Redis, database: Database, topics: Topics | None, topic_length: int) -> None:
         self._client = client
         self._pending = Pending(client)
         self._database = database
-        self._instruments = instruments
-        self._market = market
+        self._topics = topics
         self._topic_length = topic_length
+        self._strategies = Strategies(database)
+        self._sure = False  # of what was told of the signals that are stored
         self._stopping = threading.Event()
         self._unchecked: deque[tuple[float, Candle]] = deque(maxlen=CHECKS_MAX)
         self._check_at = 0.0
@@ -72,6 +76,8 @@ class Keeper:
                     self._check()
                 down = False
             except CrossfillError as error:
+                self._strategies.forget()
+                self._sure = False
                 if not down:
                     log.warning("candles wait to be stored", reason=str(error))
                 down = True
@@ -83,11 +89,28 @@ class Keeper:
     def keep(self) -> bool:
         """Store and tell what waits, a part of it; return whether more may wait."""
         with self._pending.taken(AT_ONCE) as (closed, telling):
-            upsert_candles(self._database, closed)
-            tell(telling, [record for candle in closed for record in candle_records(candle)], self._topic_length)
+            signals = self._kept(closed)
+            records = [record for candle in closed for record in candle_records(candle)]
+            records += map(signal_record, signals)
+            if self._topics is not None:
+                self._topics.publish(records)
+            else:
+                tell(telling, records, self._topic_length)
+            for signal in signals:
+                tell_signal(telling, signal)
+            tell_closes(telling, closed, self._strategies.intervals_s)
+        self._sure = True
         due = time.monotonic() + TOLD_S
         self._unchecked.extend((due, candle) for candle in closed if _comparable(candle))
         return len(closed) == AT_ONCE
+
+    def _kept(self, closed: Sequence[Candle]) -> list[Signal]:
+        """Store candles and what they raise; return the signals that nobody was told of yet."""
+        upsert_candles(self._database, closed)
+        raised = self._strategies.take(closed, time.time_ns() // 1000)
+        new = insert_signals(self._database, raised)
+        # What was stored before somebody was killed, or the bus went away, has not been told: the candle still waits.
+        return new if self._sure else raised
 
     def _check(self) -> None:
         """Compare minutes with the venues' own candles of them, where these tell any."""

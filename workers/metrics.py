@@ -15,6 +15,7 @@ from models.domain.outcomes import Outcome
 from models.metrics import SECONDS, SIZES
 
 if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
     from workers.analyst import Analysed
     from workers.fulfilment import FulfilmentLoop
 
@@ -136,11 +137,15 @@ _ANALYSED = {
 }
 
 
-def of_analyst(account: "Analysed") -> Iterator[Metric]:
-    """Yield what the analyst did; a stand-by tells nothing but zeros."""
-    for name, told in _ANALYSED.items():
-        counted = CounterMetricFamily(f"crossfill_analysis_{name}", told)
-        counted.add_metric([], getattr(account, name))
+def of_analyst(account: "Analysed", kafka: Sequence["KafkaTopics"] = ()) -> Iterator[Metric]:
+    """Yield what the analyst did; a stand-by tells nothing but zeros. `kafka`: its producers, if any."""
+    told = {f"crossfill_analysis_{name}": (sentence, getattr(account, name)) for name, sentence in _ANALYSED.items()}
+    if kafka:
+        told["crossfill_kafka_sent"] = ("Records that Kafka has taken.", sum(each.sent for each in kafka))
+        told["crossfill_kafka_lost"] = ("Records that did not reach it: the gap.", sum(each.lost for each in kafka))
+    for name, (sentence, value) in told.items():
+        counted = CounterMetricFamily(name, sentence)
+        counted.add_metric([], value)
         yield counted
 
 

@@ -183,7 +183,7 @@ class Analysis:
                 kept.replaced[series.name] = [_encode(trade) for trade in series.sliding.trades()]
             elif series.fresh:
                 kept.appended[series.name] = [_encode(trade) for trade in series.fresh]
-            if everything or series.changed:
+            if everything or series.changed or series.settlings != series.maker.settlings:
                 kept.states[_SERIES + series.name] = _encode(series.maker.state)
             if everything or series.settlings != series.maker.settlings:
                 kept.states[_SETTLED + series.name] = _encode(series.maker.settled)

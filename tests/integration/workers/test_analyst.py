@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -19,16 +19,22 @@ from typing import Any, Self
 import pytest
 import redis
 
+from models.bus.analysis import decode_signal
 from models.bus.client import BusUnavailableError, connect
-from models.bus.names import PENDING, STATE, quotes_stream, topic_stream, window_key
+from models.bus.names import PENDING, SIGNALS, STATE, quotes_stream, topic_stream, window_key
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
+from models.domain.moving_averages import Kind, Seed
 from models.domain.quotes import BusItem, Mark, Trade
+from models.domain.signals import Signal
+from models.domain.strategies import Crosses, Strategy, Variant
 from models.domain.vwap import SlidingVwap
 from models.store.candles import Series, read_candles
 from models.store.database import Database
 from models.store.schema import fix_shards
+from models.store.signals import read_signals
+from models.store.strategies import put_strategy
 from tests.services import ROOT
 from workers.connection import clock_us
 
@@ -37,6 +43,7 @@ WINDOW = 20
 STEP_US = 700_000  # of the venue's clock, from trade to trade
 MARKET = "simulated"
 SYMBOL = "LTC-BTC"
+FACTS = ("open_time_us", "variant", "cross", "fast")  # of a signal
 
 
 @contextmanager
@@ -179,7 +186,8 @@ def check_everything(client: redis.Redis, database: Database, trades: list[Trade
                 stored = read_candles(connection, series, 0, 2**62, 100_000)
             newest_us = max(right)
             closed = {open_us for open_us in right if open_us + interval_s * 1_000_000 <= newest_us - 3_000_000}
-            assert not closed - {each.open_time_us for each in stored}
+            missing = sorted(closed - {each.open_time_us for each in stored})
+            assert not missing
             assert {each.open_time_us: figures(each) for each in stored} == {
                 each.open_time_us: right[each.open_time_us] for each in stored
             }
@@ -256,7 +264,7 @@ def test_an_emptied_redis_takes_nothing_from_an_analyst_that_lives(
     """Its windows go on, and are kept anew: one that is killed after it is followed by one that has them."""
     with Collector(redis_url):
         with running_analyst(database_url, redis_url, tmp_path) as process:
-            until(lambda: len(told(client, SYMBOL, "trade")) > WINDOW)
+            until(lambda: len(minutes(database)) > 1)
             client.flushall()
             goes_on(client)
             assert {each["points"] for each in told(client, SYMBOL, "vwap")} == {WINDOW}
@@ -286,6 +294,53 @@ def test_batches_that_were_dropped_before_they_were_read_make_candles_incomplete
 
 def incomplete_minutes(database: Database) -> list[Candle]:
     """Return what is incomplete of Binance's minutes, but for the first one, which began in its midst."""
+    return [candle for candle in minutes(database)[1:] if candle.incomplete]
+
+
+def minutes(database: Database) -> list[Candle]:
     with database.read() as connection:
-        stored = read_candles(connection, Series(MARKET, "binance", SYMBOL, 60), 0, 2**62, 1_000)
-    return [candle for candle in stored[1:] if candle.incomplete]
+        return read_candles(connection, Series(MARKET, "binance", SYMBOL, 60), 0, 2**62, 1_000)
+
+
+def test_signals_are_raised_once_whoever_is_killed(
+    database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Those of the averages of the closes, in the database, on the topic and in the rooms' stream, each once."""
+    variants = {"a": Variant(Kind.SMA, 2, 5), "b": Variant(Kind.EMA, 2, 5, Seed.SMA)}
+    put_strategy(database, Strategy("quick", variants, interval="1m"))
+    moments = random.Random(5)
+    with Collector(redis_url) as collector:
+        for _ in range(4):
+            with running_analyst(database_url, redis_url, tmp_path) as process:
+                goes_on(client)
+                time.sleep(moments.uniform(1, 2))
+                process.kill()
+                process.wait(5)
+        with running_analyst(database_url, redis_url, tmp_path):
+            goes_on(client)
+            collector.stop()
+            until(lambda: settled(client, collector.trades))
+    with database.read() as connection:
+        stored = [row.signal for row in read_signals(connection, MARKET, 10_000)][::-1]
+        closes = read_candles(connection, Series(MARKET, EVERY_VENUE, SYMBOL, 60), 0, 2**62, 10_000)
+    right = []
+    for name in variants:
+        crosses = Crosses(Strategy("quick", variants, interval="1m"), name)
+        right += [signal for candle in closes if (signal := crosses.close(candle, 0)) is not None]
+
+    def facts(signals: Iterable[Signal]) -> list[tuple[Any, ...]]:
+        return sorted((each.open_time_us, each.variant, each.cross.value, plain(each.fast)) for each in signals)
+
+    assert len(right) > 10
+    assert facts(stored) == facts(right)
+    entries: Any = client.xrange(SIGNALS)
+    assert facts(decode_signal(fields) for _, fields in entries) == facts(right)
+    on_topic = [
+        (each["open_time_us"], each["variant"], each["cross"], each["fast"]) for each in told(client, SYMBOL, "signal")
+    ]
+    assert sorted(on_topic) == facts(right)
+    assert [Decimal(text.decode()) for text in _list(client, "LTCBTC:1m:ma50")] == [each.close for each in closes][-50:]
+
+
+def _list(client: redis.Redis, key: str) -> Any:
+    return client.lrange(key, 0, -1)
