@@ -423,3 +423,15 @@ def test_settlings_tell_when_the_settled_part_is_to_be_written() -> None:
             unchanged += 1
         before = after
     assert 1_000 < unchanged < 3_000
+
+
+def test_the_clock_never_goes_back() -> None:
+    """An older time closes nothing, opens nothing and forgets nothing."""
+    made = maker()
+    trade(made, 5, 10)
+    advance(made, 62)
+    before = msgspec.json.encode(made.state), msgspec.json.encode(made.settled)
+    assert advance(made, 11) == []
+    assert (msgspec.json.encode(made.state), msgspec.json.encode(made.settled)) == before
+    trade(made, 6, 51)
+    assert made.state.dropped == 1
