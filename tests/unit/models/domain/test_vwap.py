@@ -220,11 +220,9 @@ def test_any_order_is_that_of_a_plain_model(
         trade = Print(number, trade_id, price, size)
         assert sliding.add(price, size, number, trade_id or None) is model.add(trade)
         agrees(sliding, model.held)
-        counts = {
-            became: getattr(sliding, f"{became.value}s" if became is Became.DUPLICATE else became.value)
-            for became in Became
-        }
-        assert counts == {became: model.counts[became] - before[became] for became in Became}
+        counts = [sliding.out_of_order, sliding.duplicates, sliding.late]
+        named = (Became.OUT_OF_ORDER, Became.DUPLICATE, Became.LATE)
+        assert counts == [model.counts[became] - before[became] for became in named]
         if restart:
             sliding, before = SlidingVwap(window, sliding.trades()), dict(model.counts)
 
