@@ -2,7 +2,8 @@
 
 Every window here is the difference of two running totals, of price times size and of size. A trade adds to
 them and what they were is kept beside it; nothing is ever taken away from them. So no window drifts, and a long
-one costs what a short one does. The totals only grow: 80 digits hold those of more trades than will ever be made.
+one costs what a short one does. The totals only grow, and 200 digits hold those of more trades than will ever be
+made; decimal.Inexact is raised where they do not, which takes a price or a size of fifty digits.
 """
 
 from array import array

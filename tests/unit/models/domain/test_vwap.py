@@ -328,6 +328,22 @@ def test_no_digit_is_lost() -> None:
     agrees(sliding, held)
 
 
+def test_what_was_extreme_leaves_nothing_behind() -> None:
+    """The largest and the smallest numbers that a decoder believes, in one window, and then those of every day."""
+    sliding, windows = SlidingVwap(2), TimeWindows()
+    largest, smallest = Decimal("9.99999999999999999E+17"), Decimal("1.234567890123456789E-29")
+    held = [
+        Print(number, str(number), each, each)
+        for number, each in enumerate((largest, smallest, Decimal("63551.02"), Decimal("0.00317")))
+    ]
+    for number, trade in enumerate(held):
+        sliding.add(trade.price, trade.size, trade.time_us, trade.trade_id)
+        windows.add(trade.price, trade.size, trade.time_us)
+        agrees(sliding, held[max(0, number - 1) : number + 1])
+    [cost] = {each[2] for each in told([windows], 0).values()}
+    assert cost == sum(Fraction(trade.price) * Fraction(trade.size) for trade in held)
+
+
 Dealt = tuple[int, Decimal, Decimal]  # time, price, size
 
 
