@@ -336,11 +336,11 @@ class _Marks:
             self.times.append(slot_us)
             self.totals.append(_pack(before) if self.packed else before)
 
-    def mark_late(self, time_us: int, now: _Totals, quote: Decimal, size: Decimal) -> None:
+    def mark_late(self, time_us: int, quote: Decimal, size: Decimal) -> None:
         slot_us = time_us - time_us % self.step_us
         place = bisect_right(self.times, slot_us)
         if not place or self.times[place - 1] != slot_us:
-            before = self[place] if place < len(self.times) else now
+            before = self[place]  # there is a later one, of the newest trade
             self.times.insert(place, slot_us)
             self.totals.insert(place, _pack(before) if self.packed else before)
             place += 1
@@ -438,7 +438,7 @@ class TimeWindows:
             return
         quote = EXACT.multiply(price, size)
         for marks in self._levels:
-            marks.mark_late(time_us, self._totals, quote, size)
+            marks.mark_late(time_us, quote, size)
         self._totals = _more(self._totals, quote, size, 1)
 
 
@@ -448,8 +448,10 @@ def time_vwaps(venue: str, symbol: str, market: str, windows: Iterable[TimeWindo
     Several are joined here, where they are read, and not trade by trade: venues' clocks and lines differ, so that
     their trades together are out of the order of time as a rule.
     """
+    told = [each.sums(now_us) for each in windows]
     found = []
-    for span_s, sums in zip(SPANS_S, zip(*(each.sums(now_us) for each in windows), strict=True), strict=True):
+    for place, span_s in enumerate(SPANS_S):
+        sums = [each[place] for each in told]
         totals = _Totals(NOTHING, NOTHING, 0)
         for each in sums:
             totals = _more(totals, each.totals.quote, each.totals.size, each.totals.points)
