@@ -25,6 +25,7 @@ BENCHMARKS = (
     "candles",
     "rooms",
     "ledger_memory",
+    "vwap",
 )
 
 asked = sys.argv[1:] or BENCHMARKS
