@@ -89,8 +89,14 @@ def test_candles_of_a_session_are_those_of_a_plain_count(
         waiting = [start_s for start_s in grouped if newest - GRACE_S < start_s + interval_s <= newest]
         for start_s in waiting:
             del grouped[start_s]
-        answer = client.get(f"/candles/BTC-USDT?venue=binance&interval={NAMES[interval_s]}&limit=1000&fill=false")
+        answer = client.get(f"/candles/BTC-USDT?venue=binance&interval={NAMES[interval_s]}&limit=1000")
         shown = answer.json()["candles"]
+        empty = set(range(min(grouped), min([newest, *waiting]), interval_s)) - set(grouped)
+        assert [each["open_time"] for each in shown if not each["trades"]] == [
+            rfc3339(start_s * 1_000_000) for start_s in sorted(empty)
+        ]
+        assert bool(empty) is (interval_s == 1)
+        shown = [each for each in shown if each["trades"]]
         assert [each["open_time"] for each in shown] == [rfc3339(start_s * 1_000_000) for start_s in sorted(grouped)]
         for each, start_s in zip(shown, sorted(grouped), strict=True):
             prices = [Decimal(trade["p"]) for trade in grouped[start_s]]
