@@ -80,9 +80,8 @@ def report(
     for each in answer["differences"]:
         mean, reach = _estimate(each["estimate"])
         shown = "" if mean == "-" else f" {mean} bps [{reach}]:"
-        console.print(
-            f"{each['first']} less {each['second']} after {each['bars']} bars:{shown} {each['verdict']}", markup=False
-        )
+        bars = f"{each['bars']} bar{'' if each['bars'] == 1 else 's'}"
+        console.print(f"{each['first']} less {each['second']} after {bars}:{shown} {each['verdict']}", markup=False)
 
 
 def _estimate(estimate: dict[str, Any]) -> tuple[str, str]:
