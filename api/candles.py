@@ -37,7 +37,8 @@ COLUMNS = (
     *("open_time", "open", "high", "low", "close", "volume", "quote_volume", "vwap", "taker_buy_volume"),
     *("trades", "revision", "incomplete", "closed"),
 )
-# A closed candle is stored some seconds after its end: before that nobody can say that nothing was traded in it.
+# A candle closes, and is stored, some seconds after its end by the market's clock: before that nobody can say that
+# nothing was traded in it.
 SETTLED_US = 10_000_000
 _EVER_US = 1 << 62
 _ONWARD, _BACK = "n", "b"  # how a cursor's pages follow each other: from `start` on, or back from the end
@@ -113,11 +114,11 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
     market = made.settings.market.value
     series = Series(market, venue_of(instrument, query.venue), instrument.symbol, interval_of(query.interval))
     wanted = _wanted(series, query)
-    still, problem = await _still_made(made, series, query.interval)
+    still, clock_us, problem = await _still_made(made, series, query.interval)
 
     def look_up() -> Page:
         with made.database.read() as connection:
-            return page_of(connection, wanted, still, made.now_us())
+            return page_of(connection, wanted, still, clock_us)
 
     page = await run_in_threadpool(look_up)
     problem = problem or page.problem
@@ -161,19 +162,23 @@ def _wanted(series: Series, query: Query) -> Wanted:
     return Wanted(series, start_us, end_us, query.limit, query.fill, onward)
 
 
-async def _still_made(made: Services, series: Series, interval: str) -> tuple[Candle | None, str | None]:
-    """Return the candle that is still made, or what is wrong with the bus: what is stored is shown all the same."""
+async def _still_made(made: Services, series: Series, interval: str) -> tuple[Candle | None, int, str | None]:
+    """Return the candle that is still made, how far its market's clock is, and what is wrong with the bus, if it is.
+
+    What is stored is shown all the same. The market's own clock is told by the second that is still made: it
+    is not ours, in a replay or where nobody makes candles just now.
+    """
+    names = [f"{series.venue}:{interval}", f"{series.venue}:1s"]
     try:
-        fields = await made.bus.hmget(open_candles_key(series.symbol), [f"{series.venue}:{interval}"])
+        fields = await made.bus.hmget(open_candles_key(series.symbol), names)
     except (RedisError, OSError) as error:
-        return None, f"the candle that is still made cannot be read: {error}"
-    if fields[0] is None:
-        return None, None
-    [candle] = decode_candles({b"": fields[0]}).values()
-    return (candle if candle.market == series.market else None), None
+        return None, 0, f"the candle that is still made cannot be read: {error}"
+    told = decode_candles({name.encode(): text for name, text in zip(names, fields, strict=True) if text is not None})
+    mine = {name: candle for name, candle in told.items() if candle.market == series.market}
+    return mine.get(names[0]), max((candle.open_time_us for candle in mine.values()), default=0), None
 
 
-def page_of(connection: Connection, wanted: Wanted, still: Candle | None, now_us: int) -> Page:
+def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_us: int) -> Page:
     """Return a page from the record and the candle that is still made."""
     series, interval_us = wanted.series, wanted.series.interval_us
     # Open times lie on a grid, and so do the ends of what is asked for from here on.
@@ -184,7 +189,7 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, now_us
     if still is not None and still.open_time_us < known_us:
         still = None
     elif still is not None and newest is not None:
-        settled_us = (now_us - SETTLED_US) // interval_us * interval_us
+        settled_us = (clock_us - SETTLED_US) // interval_us * interval_us
         known_us = max(known_us, min(still.open_time_us, settled_us))
     check = check_of(connection, series)
     last = [still] if still is not None and start_us <= still.open_time_us < end_us else []

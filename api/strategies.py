@@ -21,7 +21,7 @@ from models.domain.instruments import UnknownSymbolError
 from models.domain.report import CONFIDENCE, report
 from models.domain.signals import Signal
 from models.domain.strategies import Strategy, StrategyError, read_strategy
-from models.store.candles import Series, filled, read_candles
+from models.store.candles import Series, filled, newest_before, read_candles
 from models.store.events import rfc3339
 from models.store.owners import Owner
 from models.store.signals import read_signals
@@ -96,21 +96,20 @@ def _said(
         version=strategy.version,
     )
     said = [row.signal for row in rows]
-    now_us, since_us = made.now_us(), None
-    symbols = {signal.symbol for signal in said}
-    earliest_us = now_us - CLOSES_MAX // max(1, len(symbols)) * interval_us
+    of_pair = {each.symbol: Series(market, strategy.venue, each.symbol, strategy.interval_s) for each in said}
+    newest = [newest_before(connection, series, made.now_us()) for series in of_pair.values()]
+    end_us = max((candle.open_time_us + interval_us for candle in newest if candle is not None), default=0)
+    earliest_us = end_us - CLOSES_MAX // max(1, len(of_pair)) * interval_us
     if len(said) > SIGNALS_MAX:
         earliest_us = max(earliest_us, said[-1].open_time_us + interval_us)
-    if any(signal.open_time_us < earliest_us for signal in said):
-        since_us = earliest_us
-        said = [signal for signal in said if signal.open_time_us >= earliest_us]
+    since_us = earliest_us if any(signal.open_time_us < earliest_us for signal in said) else None
+    said = [signal for signal in said if signal.open_time_us >= earliest_us]
     closes = {}
-    for each in symbols:
-        first_us = min((signal.open_time_us for signal in said if signal.symbol == each), default=now_us)
-        series = Series(market, strategy.venue, each, strategy.interval_s)
-        candles = filled(read_candles(connection, series, first_us, now_us, CLOSES_MAX), interval_us)
+    for symbol_said, series in of_pair.items():
+        first_us = min((signal.open_time_us for signal in said if signal.symbol == symbol_said), default=end_us)
+        candles = filled(read_candles(connection, series, first_us, end_us, CLOSES_MAX), interval_us)
         # One in which nothing is known to have been traded has no close of its own.
-        closes[each] = [(one.open_time_us, one.close) for one in candles if one.trades or not one.incomplete]
+        closes[symbol_said] = [(one.open_time_us, one.close) for one in candles if one.trades or not one.incomplete]
     return said, since_us, closes
 
 

@@ -22,7 +22,7 @@ def candles(  # noqa: PLR0913 -- one argument an option
     end: Annotated[str | None, typer.Option(help="Likewise; candles open before it.")] = None,
     limit: Annotated[int, typer.Option(help="So many at most: from the start on, or else the last ones.")] = 30,
     fill: Annotated[bool, typer.Option(help="Make the candles in which nothing was traded.")] = True,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, with all digits.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV, with all digits and columns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as it is.")] = False,
 ) -> None:
     """Print a pair's candles, oldest first; the last one may still be made."""
@@ -47,18 +47,18 @@ def candles(  # noqa: PLR0913 -- one argument an option
 
 def _table(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown
     title = f"{answer['pair']}, {answer['interval']}, {answer['venue']}, {answer['market']} market"
-    names = ("open", "high", "low", "close", "volume", "vwap")
-    table = plain_table("UTC", *names, "trades", "", title=title)
+    names = ("open", "high", "low", "close", "volume")
+    table = plain_table("UTC", *names, "trades", title=title)
     part = SHOWN.get(answer["interval"], slice(5, 16))
     for candle in answer["candles"]:
         notes = [
+            str(candle["trades"]),
             "" if candle["closed"] else "still made",
             "incomplete" if candle["incomplete"] else "",
             f"revision {candle['revision']}" if candle["revision"] else "",
         ]
-        values = (short(candle[name]) for name in names)
         opened = candle["open_time"][part].replace("T", " ")
-        table.add_row(opened, *values, str(candle["trades"]), ", ".join(filter(None, notes)))
+        table.add_row(opened, *(short(candle[name]) for name in names), ", ".join(filter(None, notes)))
     return table
 
 

@@ -30,14 +30,14 @@ def signals(
         return
     from rich.console import Console  # noqa: PLC0415 -- slow to load
 
-    table = plain_table("raised, UTC", "pair", "signal", "strategy", "candle", "close", "fast", "slow")
+    table = plain_table("raised, UTC", "pair", "signal", "strategy", "candle", "close")
     for signal in answer["signals"]:
         table.add_row(
-            signal["raised"][:19].replace("T", " "),
+            signal["raised"][5:19].replace("T", " "),
             signal["pair"],
             signal["cross"].replace("_", " "),
             f"{signal['strategy']} {signal['version']}{signal['variant']}",
             f"{signal['venue']} {signal['interval']}",
-            *(short(signal[name]) for name in ("close", "fast", "slow")),
+            short(signal["close"]),
         )
     Console().print(table)

@@ -65,24 +65,23 @@ def report(
         f"{of['name']} {of['version']}, {answer['pair'] or 'all pairs'}, {of['interval']}, {answer['market']} market: "
     )
     table = plain_table(
-        *("variant", "golden", "death", "bars", "signals", "stretches", "pending", "missing", "return", "95 %"),
-        *("drawdown",),
-        title=f"{title}{count}{since}, returns in basis points",
+        *("variant", "crosses", "bars", "counted", "left out", "return", "95 %", "drawdown"),
+        title=f"{title}{count}{since}, in basis points",
     )
     for variant in answer["variants"]:
-        head = (variant["variant"], str(variant["golden"]), str(variant["death"]))
+        head = (variant["variant"], f"{variant['golden']} g, {variant['death']} d")
+        drawdown = variant["drawdown_max_bps"] or "-"
         for each in variant["returns"]:
-            numbers = (str(each[name]) for name in ("bars", "signals", "stretches", "pending", "missing"))
-            drawdown = (variant["drawdown_max_bps"] or "-") if head[0] else ""
-            table.add_row(*head, *numbers, *_estimate(each["estimate"]), drawdown)
-            head = ("", "", "")
+            counted = f"{each['signals']} in {each['stretches']}"
+            left_out = str(each["pending"] + each["missing"])
+            table.add_row(*head, str(each["bars"]), counted, left_out, *_estimate(each["estimate"]), drawdown)
+            head, drawdown = ("", ""), ""
     console.print(table)
     for each in answer["differences"]:
         mean, reach = _estimate(each["estimate"])
         shown = "" if mean == "-" else f" {mean} bps [{reach}]:"
-        console.print(
-            f"{each['first']} less {each['second']} after {each['bars']} bars:{shown} {each['verdict']}", markup=False
-        )
+        bars = f"{each['bars']} bar{'' if each['bars'] == 1 else 's'}"
+        console.print(f"{each['first']} less {each['second']} after {bars}:{shown} {each['verdict']}", markup=False)
 
 
 def _estimate(estimate: dict[str, Any]) -> tuple[str, str]:

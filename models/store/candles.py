@@ -179,10 +179,13 @@ def last_closes(connection: Connection, series: Series, before_us: int, count: i
     """Return the last `count` candles that ended by a time, oldest first, to warm averages of their closes up.
 
     Those in which nothing was traded are among them. Fewer where the record begins later; none where
-    nothing was traded in all of them: a price from before that says nothing of an average.
+    nothing was traded in all of them: a price from before that says nothing of an average. A second without
+    trades has no candle (see CandleMaker), so of seconds they are the last ones that there are.
     """
     interval_us = series.interval_us
     end_us = before_us // interval_us * interval_us
+    if series.interval_s == 1:
+        return read_candles(connection, series, 0, end_us, count, newest_first=True)[::-1]
     start_us = end_us - count * interval_us
     found = read_candles(connection, series, start_us, end_us, count)
     if not found:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from decimal import Decimal
 from typing import Any
 
@@ -28,10 +27,6 @@ def database_url(request: pytest.FixtureRequest, database_url: str) -> str:
     """The URL of a fresh, migrated database of either kind."""
     url: str = database_url if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     return url
-
-
-def this_minute_us() -> int:
-    return time.time_ns() // 1000 // MINUTE_US * MINUTE_US
 
 
 def candle(open_time_us: int, close: str = "100.50", **values: Any) -> Candle:
@@ -126,37 +121,33 @@ def test_empty_candles_are_made_where_it_is_known_that_nothing_was_traded(
 
 
 def test_the_one_that_is_still_made_is_the_last(client: httpx.Client, database: Database, redis_url: str) -> None:
-    """From the bus, where the range reaches it; what may not have been stored yet is left out, not made up."""
-    now_us = this_minute_us()
-    upsert_candles(database, [candle(now_us - 5 * MINUTE_US, "7")])
-    still_made(redis_url, candle(now_us, "9", closed=False))
-    before = read(client, end=str(rfc3339(now_us)))["candles"]
-    answer = read(client)["candles"]
-    assert [each["close"] for each in before] == ["7", "7", "7", "7", "7"][: len(before)]
-    assert answer[:-1] == before
-    assert len(before) in (4, 5)  # the one before is left out for ten seconds
-    assert (answer[-1]["close"], answer[-1]["closed"], answer[-1]["open_time"]) == ("9", False, rfc3339(now_us))
-    assert [each["close"] for each in read(client, fill="false")["candles"]] == ["7", "9"]
-    assert read(client, limit=1)["candles"] == answer[-1:]
+    """From the bus, where the range reaches it; of another market it is none."""
+    upsert_candles(database, [minute(0, "7")])
+    still_made(redis_url, minute(3, "9", closed=False))
+    still_made(redis_url, candle(THEN_US + 200_000_000, interval_s=1, closed=False), "binance:1s")
+    answer = read(client)
+    assert opened(answer) == [0, 1, 2, 3]
+    assert [each["close"] for each in answer["candles"]] == ["7", "7", "7", "9"]
+    assert [each["closed"] for each in answer["candles"]] == [True, True, True, False]
+    assert opened(read(client, end=at(3))) == [0, 1, 2]
+    assert opened(read(client, fill="false")) == [0, 3]
+    assert opened(read(client, limit=1)) == [3]
+    assert opened(read(client, start=at(3))) == [3]
     assert read(client, venue="okx")["candles"] == []
-    still_made(redis_url, candle(now_us, "9", closed=False, market="replay"))
-    assert read(client)["candles"] == read(client, end=str(rfc3339(now_us - 4 * MINUTE_US)))["candles"]
-    upsert_candles(database, [candle(now_us, "10")])
-    still_made(redis_url, candle(now_us, "9", closed=False))
+    upsert_candles(database, [minute(3, "10")])
     assert read(client, limit=1)["candles"][0]["close"] == "10"  # closed, and the bus does not say so yet
+    still_made(redis_url, minute(5, "9", closed=False, market="replay"))
+    assert opened(read(client)) == [0, 1, 2, 3]
 
 
-def test_a_minute_that_may_still_be_on_its_way_is_not_made_up(
-    client: httpx.Client, database: Database, redis_url: str
-) -> None:
-    """It closes after a grace period, and is stored after that."""
-    now_us = this_minute_us()
-    upsert_candles(database, [candle(now_us, "7")])
-    still_made(redis_url, candle(now_us + 3 * MINUTE_US, "9", closed=False))
-    assert [each["open_time"] for each in read(client)["candles"]] == [
-        rfc3339(now_us),
-        rfc3339(now_us + 3 * MINUTE_US),
-    ]
+def test_what_may_still_be_on_its_way_is_not_made_up(client: httpx.Client, database: Database, redis_url: str) -> None:
+    """A candle closes after a grace period and is stored after that, by the market's clock, which may stand still."""
+    upsert_candles(database, [minute(0, "7")])
+    still_made(redis_url, minute(3, "9", closed=False))
+    assert opened(read(client)) == [0, 1, 3]
+    for seconds, numbers in {180: [0, 1, 3], 189: [0, 1, 3], 190: [0, 1, 2, 3], 239: [0, 1, 2, 3]}.items():
+        still_made(redis_url, candle(THEN_US + seconds * 1_000_000, interval_s=1, closed=False), "binance:1s")
+        assert opened(read(client)) == numbers
 
 
 def test_pages_are_the_whole_in_parts(client: httpx.Client, database: Database, redis_url: str) -> None:

@@ -71,9 +71,9 @@ def test_candles_are_a_table(database: Database) -> None:
     assert lines[0].strip() == "BTC-USDT, 1m, okx, simulated market"
     rows = [line.split() for line in lines if "11-14 " in line]
     assert [row[1] for row in rows] == ["22:14", "22:15", "22:16"]
-    assert rows[0][2:] == [*["63508.21247"] * 4, "3", "100.3333333", "3"]
-    assert rows[1][-3:] == ["0", "0", "incomplete"]  # no VWAP
-    assert rows[2][-4:] == ["3", "incomplete,", "revision", "2"]
+    assert rows[0][2:] == [*["63508.21247"] * 4, "3", "3"]
+    assert rows[1][-3:] == ["0", "0,", "incomplete"]
+    assert rows[2][-4:] == ["3,", "incomplete,", "revision", "2"]
     assert lines[-1] == "9 compared with the venue's own, 1 of them differ"
     one = ["--start", "2023-11-14T22:15:00Z", "--end", "2023-11-14T22:16:00Z"]
     found = run("candles", "btcusdt", "--venue", "okx", *one)
@@ -104,10 +104,10 @@ def test_signals_are_a_table(database: Database) -> None:
     assert run("signals") == "no signal yet\n"
     insert_signals(database, [SIGNAL])
     assert run("signals", "--strategy", "other") == "no signal yet\n"
-    [line] = [line for line in run("signals", "--pair", "btcusdt").splitlines() if "2023-" in line]
+    [line] = [line for line in run("signals", "--pair", "btcusdt").splitlines() if "BTC-USDT" in line]
     assert line.split() == [
-        *("2023-11-14", "22:14:00", "BTC-USDT", "death", "cross", "golden-cross", "2a", "all", "1h"),
-        *("63508.21247", "99", "100"),
+        *("11-14", "22:14:00", "BTC-USDT", "death", "cross", "golden-cross", "2a", "all", "1h"),
+        "63508.21247",
     ]
     assert json.loads(run("signals", "--json"))["signals"][0]["close"] == "63508.21246562233476760748024"
 
@@ -132,7 +132,9 @@ def test_strategies_and_their_report_are_tables(database: Database) -> None:
     shown = run("strategy", "report", "golden-cross", "--pair", "BTCUSDT")
     assert "golden-cross 1, BTC-USDT, 1h, simulated market: 1 signal" in shown
     # A death cross before a fall by a tenth; the bars after it are not there yet.
-    assert ["a", "0", "1", "1", "1", "1", "0", "0", "1000.00", "0.00"] in [line.split() for line in shown.splitlines()]
-    assert ["5", "0", "0", "1", "0", "-"] in [line.split() for line in shown.splitlines()]
+    assert ["a", "0", "g,", "1", "d", "1", "1", "in", "1", "0", "1000.00", "0.00"] in [
+        line.split() for line in shown.splitlines()
+    ]
+    assert ["5", "0", "in", "0", "1", "-"] in [line.split() for line in shown.splitlines()]
     assert "a less b after 20 bars: too few signals to tell: 0 and 0" in shown
     assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1

@@ -189,6 +189,14 @@ def test_the_last_closes_warm_an_average_up(database: Database) -> None:
     assert closes(database, 0, 5) == []
 
 
+def test_the_last_closes_of_seconds_are_those_that_there_are(database: Database) -> None:
+    """As they are told: a second without trades has no candle."""
+    upsert_candles(database, [candle(minute, interval_s=1) for minute in (0, 1, 5, 9)])
+    with database.read() as connection:
+        found = last_closes(connection, SERIES._replace(interval_s=1), NOON_US + 9 * MINUTE_US + 999_999, 2)
+    assert minutes(found) == [1, 5]
+
+
 def test_old_candles_go_by_their_interval(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every series, in transactions of a few; intervals that are not named stay."""
     monkeypatch.setattr(store, "PRUNE_BATCH", 7)
