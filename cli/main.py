@@ -2,7 +2,7 @@
 
 import typer
 
-from cli import audit, consume, events, instruments, orders, prices, replay, sessions, status, up, venues
+from cli import audit, consume, events, instruments, orders, prices, replay, sessions, status, up, venues, vwap
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
@@ -19,6 +19,7 @@ app.command()(prices.price)
 app.command()(prices.average)
 app.command()(prices.watch)
 app.command(name="consume")(consume.consume)
+app.command(name="vwap")(vwap.vwap)
 app.command(name="instruments")(instruments.instruments)
 app.command(name="venues")(venues.venues)
 app.command()(venues.venue)
