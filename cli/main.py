@@ -18,6 +18,7 @@ from cli import (
     up,
     venues,
 )
+from cli import audit, consume, events, instruments, orders, prices, replay, sessions, status, up, venues, vwap
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
@@ -38,6 +39,7 @@ app.command(name="signals")(signals.signals)
 app.command(name="strategies")(strategies.strategies)
 app.add_typer(strategies.strategy, name="strategy")
 app.command(name="consume")(consume.consume)
+app.command(name="vwap")(vwap.vwap)
 app.command(name="instruments")(instruments.instruments)
 app.command(name="venues")(venues.venues)
 app.command()(venues.venue)

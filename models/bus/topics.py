@@ -179,7 +179,6 @@ class GroupReader:
             self._open = []
             if not _forgotten(error):
                 raise
-            self._begin = "0"
             return []
 
     def done(self) -> None:
@@ -207,6 +206,7 @@ class GroupReader:
                 if "BUSYGROUP" not in str(error):
                     raise
         self._there = True
+        self._begin = "0"  # where the group is gone one day, nothing that is there then was read
 
     def _again(self, most: int) -> list[Record]:
         """Return what was given to this member before, in order, and once after each failure."""
@@ -257,7 +257,8 @@ end
 
 
 def _forgotten(error: BusUnavailableError) -> bool:
-    return "NOGROUP" in str(error)
+    # The latter is what older servers say to who waits while the stream goes.
+    return "NOGROUP" in str(error) or "UNBLOCKED" in str(error)
 
 
 def _block_ms(wait_s: float) -> int:

@@ -1,6 +1,7 @@
 """Topics as streams of a real server: order, bounds, and groups whose members come and go."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -175,7 +176,7 @@ def test_a_group_goes_on_where_it_was(client: redis.Redis) -> None:
     assert values(fresh.read(0.01, 10)) == [4]
 
 
-def test_a_group_begins_anew_where_the_server_was_emptied(client: redis.Redis) -> None:
+def test_a_group_begins_anew_where_the_server_was_emptied(client: redis.Redis, redis_url: str) -> None:
     """With all that the server has then: none of it was read."""
     topics, reader = RedisTopics(client), GroupReader(client, [TOPIC], "g")
     assert reader.read(0.01, 10) == []
@@ -183,6 +184,16 @@ def test_a_group_begins_anew_where_the_server_was_emptied(client: redis.Redis) -
     topics.publish(numbered(0, 3))
     assert reader.read(0.01, 10) == []
     assert values(reader.read(0.01, 10)) == [0, 1, 2]
+    waiting: list[Record] = []
+    thread = threading.Thread(target=lambda: waiting.extend(reader.read(20, 10)))
+    thread.start()
+    with connect(redis_url) as other:
+        while not other.info("clients")["blocked_clients"]:
+            time.sleep(0.01)
+        other.flushall()
+        RedisTopics(other).publish(numbered(3, 1))
+    thread.join()
+    assert values(waiting + reader.read(0.01, 10)) == [3]
 
 
 def test_what_the_stream_has_dropped_is_passed_over(client: redis.Redis) -> None:
