@@ -2,6 +2,8 @@
 
 The notifier is a process of its own with a real Valkey. Clients speak engine.io's own protocol over `websockets`,
 in another process, so that what they cost is not the notifier's. CPU is the notifier's by the system's account.
+
+`uvicorn benchmarks.rooms:plain` is a server beside it that tells as many messages by the library's own emit(room=).
 """
 
 import asyncio
@@ -19,8 +21,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import psutil
+import socketio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from websockets.asyncio.client import connect as connect_client
 
+from benchmarks.accept import UVICORN
 from benchmarks.processes import own_cpu_s
 from cli.valkey import free_port
 from models.bus.analysis import tell_candles, tell_vwaps
@@ -35,6 +43,7 @@ from models.domain.vwap import Vwap
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards, migrate
+from notifier.telling import PERIOD_S
 from tests.services import ROOT, running_valkey
 
 CLIENTS = 200
@@ -54,6 +63,44 @@ def spread(client: int) -> list[str]:
     """Return four of sixty rooms, others for each client."""
     rooms = [kind.format(pair) for pair in PAIRS for kind in KINDS]
     return [rooms[(4 * client + number) % len(rooms)] for number in range(4)]
+
+
+class Plain:
+    """A server of four rooms that reads nothing and tells each, four times a second, by the library's own means."""
+
+    def __init__(self) -> None:
+        self.io = socketio.AsyncServer(async_mode="asgi", transports=["websocket"], ping_interval=10, ping_timeout=10)
+        self.io.on("subscribe", self._subscribe)
+        self._ticking: asyncio.Task[None] | None = None
+        self._sent = 0
+
+    async def start(self) -> None:
+        """Begin to tell."""
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def _subscribe(self, sid: str, given: dict[str, list[str]]) -> None:
+        for room in given["rooms"]:
+            await self.io.enter_room(sid, room)
+
+    async def _tick(self) -> None:
+        prices = dict.fromkeys(("bid", "bid_size", "ask", "ask_size", "last"), "60000.01")
+        for number in itertools.count():
+            for room in shared(0):
+                told = {venue: {"product_id": room, **prices, "live": True, "time_us": number} for venue in VENUES}
+                await self.io.emit("price", {"room": room, "pair": room, "prices": told}, room=room)
+                self._sent += len(list(self.io.manager.get_participants("/", room)))
+            await asyncio.sleep(PERIOD_S)
+
+    async def metrics(self, _request: Request) -> PlainTextResponse:
+        """Tell how many messages were sent, as the notifier does."""
+        return PlainTextResponse(f"crossfill_market_messages_sent_total {self._sent}\n")
+
+
+def plain() -> socketio.ASGIApp:
+    """Return the server beside."""
+    server = Plain()
+    beside = Starlette(routes=[Route("/metrics", server.metrics)])
+    return socketio.ASGIApp(server.io, beside, on_startup=server.start)
 
 
 def _nothing(_client: int) -> list[str]:
@@ -147,8 +194,10 @@ def _process(*words: str, **environment: str) -> Iterator[psutil.Process]:
         process.wait(20)
 
 
-def _measure(host: str, notifier: psutil.Process, redis_url: str, form: str, clients: int, rate: float) -> float:
-    """Print a row; return what the notifier used of a core."""
+def _measure(
+    host: str, notifier: psutil.Process, redis_url: str, form: str, clients: int, rate: float
+) -> tuple[float, float]:
+    """Print a row; return what the server used of a core, and for a message in microseconds."""
     with (
         feeding(redis_url, rate, PAIRS if form == "spread" else PAIRS[:2]) as written,
         _process("benchmarks.rooms", host, form, str(clients)) as readers,
@@ -160,9 +209,10 @@ def _measure(host: str, notifier: psutil.Process, redis_url: str, form: str, cli
         assert readers.is_running()
     took_s = after[3] - before[3]
     sent, cpu, came = ((after[index] - before[index]) / took_s for index in range(3))
-    each = f"{1e6 * cpu / sent:.0f}" if sent else ""
-    print(f"| {form} | {clients} | {came:,.0f} | {sent:,.0f} | {cpu:.1%} | {each} |", flush=True)
-    return cpu
+    each_us = 1e6 * cpu / sent if sent else 0.0
+    shown = "emit(room=)" if "uvicorn" in notifier.cmdline() else form
+    print(f"| {shown} | {clients} | {came:,.0f} | {sent:,.0f} | {cpu:.1%} | {each_us:.0f} |", flush=True)
+    return cpu, each_us
 
 
 def main() -> None:
@@ -188,13 +238,20 @@ def main() -> None:
             time.sleep(5)
             _measure(host, notifier, url, "none", 0, 1_000)
             _measure(host, notifier, url, "none", CLIENTS, 1_000)
-            slow = _measure(host, notifier, url, "shared", CLIENTS, 100)
-            fast = _measure(host, notifier, url, "shared", CLIENTS, 1_000)
-            wide = _measure(host, notifier, url, "spread", CLIENTS, 1_000)
+            slow, _ = _measure(host, notifier, url, "shared", CLIENTS, 100)
+            fast, ours_us = _measure(host, notifier, url, "shared", CLIENTS, 1_000)
+            wide, _ = _measure(host, notifier, url, "spread", CLIENTS, 1_000)
             _measure(host, notifier, url, "stream", 10, 1_000)
+        beside = ["uvicorn", "benchmarks.rooms:plain", "--factory", "--port", str(port), *UVICORN]
+        with _process(*beside, "--ws-per-message-deflate", "false") as server:
+            time.sleep(5)
+            _, plain_us = _measure(host, server, url, "shared", CLIENTS, 0)
     reached = "reached" if max(fast, wide) <= AIM else "missed"
     print(f"\nAim: {AIM:.0%} of a core for {CLIENTS} clients in 4 rooms at 1,000 updates/s: {reached}.", end=" ")
     print(f"Ten times the input costs {fast / slow:.2f} times as much.")
+    print(
+        f"A message costs {ours_us / plain_us:.2f} of what it does by the library's emit(room=), which reads nothing."
+    )
 
 
 if __name__ == "__main__":

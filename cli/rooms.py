@@ -1,6 +1,7 @@
 """`crossfill watch ROOM...`: rooms of market data, as the notifier tells them."""
 
 import json
+import time
 from queue import Empty, Queue
 from typing import Any
 
@@ -44,16 +45,17 @@ def follow(rooms: list[str], *, once: bool, as_json: bool) -> None:
 def _print(incoming: Queue[tuple[str, Any]], *, once: bool, as_json: bool) -> None:
     missing: set[str] | None = None  # rooms that have not told anything yet; None before any is joined
     shown: set[str] = set()
+    ends_at: float | None = None
     while missing or missing is None or not once:
+        if once and ends_at is None and missing is not None and all(room.startswith("signal:") for room in missing):
+            ends_at = time.monotonic() + SIGNAL_S  # where a pair has had no signal, none comes
         try:
-            # Where a pair has had no signal, none comes.
-            quiet = once and missing is not None and all(room.startswith("signal:") for room in missing)
-            name, message = incoming.get(timeout=SIGNAL_S if quiet else None)
+            name, message = incoming.get(timeout=None if ends_at is None else max(0, ends_at - time.monotonic()))
         except Empty:
             return
         if "error" in message:
             fail(_sentence(message["error"]))
-        if "room" in message:
+        if "room" in message and not (once and message["room"] in shown):
             shown.add(message["room"])
             typer.echo(json.dumps(message) if as_json else line(name, message))
         elif name == "joined":

@@ -6,7 +6,7 @@ if it changed, and only when it has taken what it was sent before. Signals are s
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -127,9 +127,17 @@ class Teller:
         bus = connect_async(self._bus_url)
         bus.set_retry(Retry(NoBackoff(), 0))  # who tries again each second needs no other patience
         try:
-            await asyncio.gather(self._poll(bus), self._follow(bus), self._send())
+            await asyncio.gather(*(self._always(part, bus) for part in (self._poll, self._follow, self._send)))
         finally:
             await bus.aclose()
+
+    async def _always(self, part: Callable[[Redis], Awaitable[None]], bus: Redis) -> None:
+        while True:
+            try:
+                await part(bus)
+            except Exception as error:  # noqa: BLE001 -- one message's trouble is not the end of all rooms
+                log.warning("rooms begin anew", error=repr(error))
+                await asyncio.sleep(RETRY_S)
 
     def _tend(self) -> None:
         """Note whether anything must be read."""
@@ -253,7 +261,7 @@ class Teller:
                 member.cut_off(f"it left {SIGNALS_WAITING_MAX} signals unread")
         self._news.set()
 
-    async def _send(self) -> None:
+    async def _send(self, _bus: Redis) -> None:
         """Send everybody who is ready what it has not been sent yet; look at the others again a little later."""
         while True:
             with suppress(TimeoutError):

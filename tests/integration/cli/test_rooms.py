@@ -1,9 +1,13 @@
 """`crossfill watch` of rooms, against a notifier in a process of its own."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -27,6 +31,26 @@ def watch(address: str, home: Path, *words: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+@contextmanager
+def changing(redis_url: str) -> Iterator[None]:
+    stop = threading.Event()
+
+    def change() -> None:
+        with redis.Redis.from_url(redis_url) as bus:
+            for number in itertools.count(3):
+                tell_candle(bus, number, symbol="LTC-BTC")
+                if stop.wait(0.05):
+                    return
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_rooms_are_watched(address: str, database: Database, redis_url: str, tmp_path: Path) -> None:
     """A line a message, for people or as it came; what is wrong is told in a sentence."""
     up(address)
@@ -40,12 +64,16 @@ def test_rooms_are_watched(address: str, database: Database, redis_url: str, tmp
         "price:BTC-USDT",
         "vwap:BTC-USDT",
         "candle:BTC-USDT:1m",
+        "candle:LTC-BTC:1m",
         "signal:BTC-USDT",
         "signal:LTC-BTC",
     ]
-    people = watch(address, tmp_path, "--once", *rooms)
+    with changing(redis_url):  # which is not shown where once was asked for
+        people = watch(address, tmp_path, "--once", *rooms)
     assert (people.returncode, people.stderr) == (0, "")
-    assert sorted(people.stdout.splitlines()) == [
+    lines = sorted(people.stdout.splitlines())
+    assert lines.pop(1).startswith("candle:LTC-BTC:1m  okx 10/12.5/9/11 (")
+    assert lines == [
         "candle:BTC-USDT:1m  okx 10/12.5/9/11 (7)",
         "price:BTC-USDT  binance 30000/30000.1",
         "signal:BTC-USDT  golden_cross by averages v1 a, all 1m: 10.5 and 10.25  (before)",
