@@ -17,8 +17,8 @@ from cli import (
     strategies,
     up,
     venues,
+    vwap,
 )
-from cli import audit, consume, events, instruments, orders, prices, replay, sessions, status, up, venues, vwap
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
