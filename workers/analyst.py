@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, setcontext
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
 from models.bus.topics import Record, Topics
 from models.domain.analysis import Analysis, Rules, Told, series_in
 from models.domain.candles import INTERVALS_S, Candle
+from models.domain.decimals import EXACT
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import Vwap
@@ -67,6 +68,7 @@ class Analysed:
     candles_closed: int = 0
     duplicates: int = 0
     late: int = 0
+    refused: int = 0
     gaps: int = 0
     overtaken: int = 0
 
@@ -139,7 +141,8 @@ class Session:
             items = newest_quotes(batch.items)
             self._account.quotes_conflated += len(batch.items) - len(items)
         told = self.analysis.apply(items)
-        self._account.duplicates, self._account.late = self.analysis.duplicates, self.analysis.late
+        for name in ("duplicates", "late", "refused"):
+            setattr(self._account, name, getattr(self.analysis, name))
         self._pending += told.closed
         self._account.candles_closed += len(told.closed)
         self._touched |= {candle.symbol for candle in told.closed}
@@ -209,6 +212,7 @@ class Analyst:
 
     def run(self) -> None:
         """Work, or stand by while another analyst does, until stopped."""
+        setcontext(EXACT)  # in it sums are as exact as elsewhere, and take less (models.domain.vwap)
         standing_by = down = False
         while not self._stopping.is_set():
             try:

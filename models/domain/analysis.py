@@ -6,6 +6,7 @@ The same items in the same order come to the same, however often it was begun ag
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Inexact
 
 import msgspec
 
@@ -125,7 +126,7 @@ class Analysis:
         self._series: defaultdict[str, dict[str, Series]] = defaultdict(dict)  # by symbol and venue
         self._venues: defaultdict[str, _Venue] = defaultdict(_Venue)
         self._changed_venues: set[str] = set()
-        self.duplicates = self.late = 0
+        self.duplicates = self.late = self.refused = 0
         for kept_as, state in (states or {}).items():
             if kept_as.startswith(_VENUES):
                 self._venues[kept_as.removeprefix(_VENUES)] = _venue_state.decode(state)
@@ -225,7 +226,11 @@ class Analysis:
         price, size = trade.price, trade.size
         assert isinstance(series.sliding, SlidingVwap)
         assert isinstance(merged.sliding, MergedVwap)
-        became = series.sliding.add(price, size, time_us, trade.trade_id)
+        try:
+            became = series.sliding.add(price, size, time_us, trade.trade_id)
+        except Inexact:  # of hundreds of digits, which no market has; nothing was added
+            self.refused += 1
+            return
         if became is _DUPLICATE:
             self.duplicates += 1
             return

@@ -81,6 +81,14 @@ def test_a_trade_that_comes_again_or_from_before_counts_for_nothing() -> None:
     assert (analysis.duplicates, analysis.late) == (1, 0)
 
 
+def test_a_trade_of_hundreds_of_digits_stops_nothing() -> None:
+    """It is refused and counted; what comes after it is taken."""
+    analysis = Analysis(RULES, INSTRUMENTS)
+    told = analysis.apply([trade(1, 0), trade(2, 0, "1." + "1" * 300), trade(3, 0)])
+    assert [news.trade_id for _, news in told.news if isinstance(news, Trade)] == ["1", "3"]
+    assert analysis.refused == 1
+
+
 def test_a_candle_closes_by_the_trades_clock_and_in_a_quiet_market_by_marks() -> None:
     """The first one began in its midst; the second is whole, though nothing was traded at its end."""
     analysis = Analysis(RULES, INSTRUMENTS)
