@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from cli import rooms
 from cli.remote import fail, remote
 from cli.tables import plain_table, short
 
@@ -107,14 +108,11 @@ def average(
     as_json: Json = False,
 ) -> None:
     """Ask for an average over a window of time, as a job, and follow it until it is done."""
-    from cli.sessions import seconds  # noqa: PLC0415 -- only this needs it
+    from cli.sessions import moment, seconds  # noqa: PLC0415 -- only this needs it
 
     body: dict[str, Any] = {"window_s": str(seconds("--window", window)), "method": method, "input": source}
     body |= {"pair": pairs[0]} if len(pairs) == 1 else {"pairs": pairs}
-    if start.startswith("-"):
-        ago = time.time() - seconds("--start", start[1:])
-        start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ago))
-    body |= {"start": start} | ({"venues": venue} if venue else {})
+    body |= {"start": moment("--start", start)} | ({"venues": venue} if venue else {})
     found = remote()
     job = found.call("POST", "/prices/average", body)["job"]
     if follow:
@@ -165,11 +163,24 @@ def _show_result(result: dict[str, Any]) -> None:
 
 
 def watch(
-    pair: Pair,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PAIR | ROOM...",
+            help="A pair, or rooms: price:PAIR, vwap:PAIR, candle:PAIR:1m, signal:PAIR.",
+        ),
+    ],
     *,
     once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Of rooms: one JSON object a line.")] = False,
 ) -> None:
-    """Show the live quotes of all venues until Ctrl-C."""
+    """Show the live quotes of all venues, or what rooms of market data tell, until Ctrl-C."""
+    if any(":" in target for target in targets):
+        rooms.follow(targets, once=once, as_json=as_json)
+        return
+    if len(targets) > 1:
+        fail("name one pair, or rooms as price:BTC-USDT")
+    [pair] = targets
     from rich.console import Console  # noqa: PLC0415 -- slow to load
     from rich.live import Live  # noqa: PLC0415 -- likewise
 

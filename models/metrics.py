@@ -55,7 +55,7 @@ def refusal(settings: Settings, authorization: str | None) -> tuple[int, str] | 
     """
     token = settings.metrics_token.get_secret_value() if settings.metrics_token else ""
     if not token:
-        if _is_loopback(settings.host):
+        if is_loopback(settings.host):
             return None
         return 403, f"{settings.host} is not the loopback address: set CROSSFILL_METRICS_TOKEN to open {PATH} there"
     scheme, _, given = (authorization or "").partition(" ")
@@ -64,7 +64,8 @@ def refusal(settings: Settings, authorization: str | None) -> tuple[int, str] | 
     return 401, "give the token: `Authorization: Bearer TOKEN`; it is CROSSFILL_METRICS_TOKEN of this process"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host of the settings."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,1 +1,1 @@
-"""Socket.IO: each owner's events, replayed from a cursor and live, in order and without holes."""
+"""Socket.IO: each owner's events, replayed from a cursor and live, without holes; and rooms of market data."""

@@ -10,6 +10,7 @@ from models.metrics import new_registry
 from models.settings import Settings
 from models.store.database import Database
 from notifier.server import Notifier
+from notifier.sockets import PING_S, Pinged
 
 
 def main() -> None:
@@ -29,7 +30,9 @@ def main() -> None:
         log_level="warning",
         ws_per_message_deflate=False,
         ws_max_size=65_536,
-        ws_ping_interval=None,
+        ws=Pinged,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
         timeout_graceful_shutdown=3,
     )
 

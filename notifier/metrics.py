@@ -31,6 +31,15 @@ class NotifierMetrics:
         self.resyncs = Counter(
             "crossfill_resyncs", "Clients whose cursor was too old, or newer than anything.", registry=registry
         )
+        self.subscriptions = Gauge(
+            "crossfill_subscriptions",
+            "Rooms and streams that clients are in, each counted.",
+            ["kind"],
+            registry=registry,
+        )
+        self.told = Counter(
+            "crossfill_market_messages_sent", "Market data sent, to each client.", ["kind"], registry=registry
+        )
 
 
 def route(settings: Settings, registry: CollectorRegistry) -> Callable[[Message, Any, Send], Awaitable[None]]:

@@ -1,8 +1,9 @@
-"""The Socket.IO server: who connects, which room, and what wakes the senders."""
+"""The Socket.IO server: who connects, which rooms, and what wakes the senders."""
 
 import asyncio
 import os
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -10,17 +11,23 @@ import socketio
 import structlog
 from prometheus_client import CollectorRegistry
 from socketio.exceptions import ConnectionRefusedError as RefusedError
+from starlette.routing import Router
 
 from models.bus import hints
 from models.bus.client import BusUnavailableError, connect_async
 from models.domain.errors import CrossfillError
 from models.settings import Settings
-from models.store.database import Database
+from models.store.database import Database, StoreUnavailableError
 from models.store.events import newest_by_owner
-from models.store.owners import Owner, owner_of_token
 from models.store.shards import beat, leave
+from notifier.clients import Client
+from notifier.doors import UNAVAILABLE, Doors
+from notifier.legacy import Tickers
 from notifier.metrics import NotifierMetrics, route
+from notifier.prices import Prices
+from notifier.rooms import RoomError, RoomName, rooms_of
 from notifier.sending import Sender, TooSlowError
+from notifier.telling import Teller
 
 LOOK_S = 1.0
 BEAT_S = 2.0
@@ -37,6 +44,10 @@ class Notifier:
         self._registry = registry
         self._metrics = NotifierMetrics(registry)
         self._database = database
+        self._doors = Doors(settings, database, self._metrics)
+        self._teller = Teller(settings.bus, settings.market, self._metrics)
+        self._tickers = Tickers(settings, self._doors)
+        self._clients: dict[str, Client] = {}
         self._senders: dict[str, Sender] = {}
         self._metrics.clients.set_function(lambda: len(self._senders))
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -55,15 +66,19 @@ class Notifier:
         )
         self.io.on("connect", self._connect)
         self.io.on("disconnect", self._disconnect)
+        self.io.on("subscribe", self._subscribe)
+        self.io.on("unsubscribe", self._unsubscribe)
 
     def app(self) -> socketio.ASGIApp:
         """Return the ASGI application."""
-        beside = route(self._settings, self._registry)
+        routes = [Prices(self._doors, self._teller).route, self._tickers.route]
+        beside = Router(routes, redirect_slashes=False, default=route(self._settings, self._registry))
         return socketio.ASGIApp(self.io, beside, on_startup=self.start, on_shutdown=self.stop)
 
     async def start(self) -> None:
-        """Begin to listen for hints, to look once a second, and to say that this process lives."""
-        self._background = [asyncio.create_task(run()) for run in (self._listen, self._look, self._beat)]
+        """Begin to listen for hints, to look once a second, to tell the market, and to say that this process lives."""
+        runs = (self._listen, self._look, self._beat, self._teller.run)
+        self._background = [asyncio.create_task(run()) for run in runs]
 
     async def stop(self) -> None:
         """End; clients reconnect with their cursors."""
@@ -71,6 +86,7 @@ class Notifier:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tickers.close()
         try:
             await asyncio.to_thread(leave, self._database, self._name)
         except CrossfillError as error:
@@ -87,31 +103,29 @@ class Notifier:
             self._metrics.refused.labels("last_seq").inc()
             raise RefusedError("last_seq must be the number of the last event that you have, 0 for all, or left out")
         try:
-            owner = await asyncio.to_thread(self._owner_of, token)
-        except CrossfillError as error:
-            self._metrics.refused.labels("database").inc()
-            raise RefusedError("the database is not available; try again") from error
+            owner = await self._doors.owner_of(token)
+        except StoreUnavailableError as error:
+            raise RefusedError(UNAVAILABLE) from error
         if owner is None:
-            self._metrics.refused.labels("token").inc()
             raise RefusedError("the token is nobody's")
         await self.io.enter_room(sid, f"owner:{owner.id}")
 
         self._metrics.connections.inc()
         self._metrics.replays.inc(last_seq is not None)
         ready = False
-        eio_sid = self.io.manager.eio_sid_from_sid(sid, "/")
+        client = self._clients[sid] = Client(self.io, sid)
 
         async def emit(event: str, message: dict[str, Any]) -> None:
             nonlocal ready
             # The packet that the library's own emit sends, with a task for each: 150 us of CPU an event against 36.
-            await self.io.eio.send(eio_sid, f'2["{event}",{orjson.dumps(message).decode()}]')
+            await self.io.eio.send(client.eio_sid, f'2["{event}",{orjson.dumps(message).decode()}]')
             ready = ready or event == "ready"
             self._metrics.resyncs.inc(event == "resync")
             if "seq" in message:
                 self._metrics.sent.labels(event).inc()
                 self._metrics.replayed.inc(not ready)
 
-        sender = self._senders[sid] = Sender(self._database, owner.id, emit, lambda: self._unread(sid))
+        sender = self._senders[sid] = Sender(self._database, owner.id, emit, client.unread)
         self._tasks[sid] = asyncio.create_task(self._serve(sid, sender, last_seq))
 
     async def _serve(self, sid: str, sender: Sender, last_seq: int | None) -> None:
@@ -127,19 +141,35 @@ class Notifier:
 
     async def _disconnect(self, sid: str, _reason: str | None = None) -> None:
         self._senders.pop(sid, None)
+        client = self._clients.pop(sid, None)
+        if client is not None:
+            self._teller.leave(client)
         task = self._tasks.pop(sid, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    def _unread(self, sid: str) -> int:
-        """Return how many packets the library holds for a client."""
-        eio_sid = self.io.manager.eio_sid_from_sid(sid, "/")
-        socket = self.io.eio.sockets.get(eio_sid)
-        return socket.queue.qsize() if socket is not None else 0
+    async def _subscribe(self, sid: str, given: Any = None) -> dict[str, Any]:  # noqa: ANN401 -- a client's JSON
+        return await self._move(sid, given, self._teller.join)
 
-    def _owner_of(self, token: str) -> Owner | None:
-        with self._database.read() as connection:
-            return owner_of_token(connection, token)
+    async def _unsubscribe(self, sid: str, given: Any = None) -> dict[str, Any]:  # noqa: ANN401 -- likewise
+        return await self._move(sid, given, self._teller.leave)
+
+    async def _move(
+        self, sid: str, given: object, move: Callable[[Client, Iterable[RoomName]], None]
+    ) -> dict[str, Any]:
+        """Let a client into rooms or out of them; answer with those that it is in then, or with what is wrong."""
+        try:
+            instruments = await self._doors.instruments()
+        except StoreUnavailableError:
+            return {"error": UNAVAILABLE}
+        client = self._clients.get(sid)
+        if client is None:
+            return {"error": "the connection has ended"}
+        try:
+            move(client, rooms_of(given, instruments))
+        except RoomError as error:
+            return {"error": str(error)}
+        return {"rooms": [str(name) for name in self._teller.of(client)]}
 
     async def _listen(self) -> None:
         """Wake the senders of whom a hint names."""

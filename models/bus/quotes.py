@@ -97,7 +97,7 @@ class QuoteReader:
         except Exception:
             self._last_id = None
             raise
-        batches = _batches(answer)
+        batches = entries_of(answer)
         if not batches:
             return []
         self._last_id = batches[-1][0]
@@ -117,7 +117,7 @@ class QuoteReader:
         return [quote for quote in quotes if last[quote.venue, quote.product_id] is quote]
 
 
-def _batches(answer: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
+def entries_of(answer: object) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """Return the entries of the one stream that was read, whichever protocol answered."""
     if not answer:
         return []
