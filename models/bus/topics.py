@@ -65,7 +65,10 @@ class Reader(Protocol):
     """Where records are read: alone, or as a member of a group that shares them."""
 
     def read(self, wait_s: float, most: int) -> Sequence[Record]:
-        """Return what has come, `most` records at most, waiting for the first. Raises BusUnavailableError."""
+        """Return what has come, `most` records at most, waiting for the first. Raises BusUnavailableError.
+
+        A client's own time limit must be longer than the wait.
+        """
 
     def done(self) -> None:
         """Say that all that was read has been worked; what a group was not told of comes again to a member of it.
