@@ -23,6 +23,7 @@ BENCHMARKS = (
     "slow_bus",
     "prices",
     "ledger_memory",
+    "vwap",
 )
 
 asked = sys.argv[1:] or BENCHMARKS
