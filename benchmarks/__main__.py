@@ -23,6 +23,7 @@ BENCHMARKS = (
     "slow_bus",
     "prices",
     "ledger_memory",
+    "topics",
     "vwap",
 )
 
