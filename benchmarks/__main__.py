@@ -27,6 +27,7 @@ BENCHMARKS = (
     "ledger_memory",
     "topics",
     "vwap",
+    "analysis",
 )
 
 asked = sys.argv[1:] or BENCHMARKS

@@ -49,6 +49,7 @@ BLOCK_MS = 250
 LEASE_S = 0.5
 KEEP_S = 1.0
 OPEN_S = 0.25  # candles that are still made are told so often
+TIMED_S = 1.0  # and averages over seconds, minutes and hours
 STANDBY_S = 0.3
 PAUSE_S = 0.2  # after a failure
 
@@ -97,8 +98,9 @@ class Session:
         self._records: list[Record] = []
         self._pending: list[Candle] = []
         self._touched: set[str] = set()  # symbols, since their open candles were told
+        self._timed: set[str] = set()  # and since their averages over time were
         self._everything = False  # is to be kept, because Redis knows nothing of it
-        self._open_at = self._keep_at = 0.0
+        self._open_at = self._timed_at = self._keep_at = 0.0
 
     def turn(self) -> bool:
         """Read what has come and tell what it comes to; return whether anything had."""
@@ -110,9 +112,13 @@ class Session:
         if now >= self._open_at:
             self._open_at = now + OPEN_S
             candles = {symbol: self._open_candles(symbol) for symbol in self._touched}
-            for symbol in self._touched:
-                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed |= self._touched
             self._touched.clear()
+        if now >= self._timed_at:
+            self._timed_at = now + TIMED_S
+            for symbol in self._timed:
+                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed.clear()
         if batches or candles:
             records = self._records
             if self._topics is not None:
