@@ -390,7 +390,7 @@ class CandleMaker:
         kept = self.settled.kept[place]
         if start_us not in kept:
             # Seconds are kept if they have trades; larger ones always, but those that the clock leapt over.
-            kept[start_us] = _encode(Bar(start_us, place > 0 or self._missing(start_us, _SECOND_US)))
+            kept[start_us] = _encode(self._bar_at(start_us, _INTERVALS_US[place]))
             self.settled.kept[place] = dict(sorted(kept.items()))
         return _decode(kept[start_us])
 
