@@ -22,8 +22,10 @@ BENCHMARKS = (
     "stream",
     "slow_bus",
     "prices",
+    "candles",
     "rooms",
     "ledger_memory",
+    "vwap",
 )
 
 asked = sys.argv[1:] or BENCHMARKS

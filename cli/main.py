@@ -2,7 +2,23 @@
 
 import typer
 
-from cli import audit, events, instruments, orders, prices, replay, sessions, status, up, venues
+from cli import (
+    audit,
+    candles,
+    consume,
+    events,
+    instruments,
+    orders,
+    prices,
+    replay,
+    sessions,
+    signals,
+    status,
+    strategies,
+    up,
+    venues,
+    vwap,
+)
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
@@ -18,6 +34,12 @@ app.command(name="events")(events.events)
 app.command()(prices.price)
 app.command()(prices.average)
 app.command()(prices.watch)
+app.command(name="candles")(candles.candles)
+app.command(name="signals")(signals.signals)
+app.command(name="strategies")(strategies.strategies)
+app.add_typer(strategies.strategy, name="strategy")
+app.command(name="consume")(consume.consume)
+app.command(name="vwap")(vwap.vwap)
 app.command(name="instruments")(instruments.instruments)
 app.command(name="venues")(venues.venues)
 app.command()(venues.venue)

@@ -21,7 +21,7 @@ from simulator.registry import WIRES
 
 USER = "crossfill"  # Flower's
 # Programs that have no HTTP server but that of their metrics; its port is picked free.
-LISTENERS = ("fulfilment", "collectors", "jobs")
+LISTENERS = ("fulfilment", "collectors", "analyst", "jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ def programs(plan: Plan) -> list[Program]:
     add("api", "api")
     # One process for all of them: its threads idle most of the time, and each process costs 70 MB.
     add("collectors", "workers.collector", *plan.venues, **metrics("collectors"))
+    add("analyst", "workers.analyst", **metrics("analyst"))
     add("notifier", "notifier")
     add("jobs", "workers", "jobs", **metrics("jobs"))
     add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))

@@ -4,26 +4,48 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.domain.candles import INTERVALS_S
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
+from models.domain.vwap import WINDOW_MAX
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+KAFKA, KAFKA_PORT = "kafka://", 9092
+BUS_SCHEMES = (KAFKA, "redis://", "rediss://", "unix://")
+
+
+def _interval(name: str) -> str:
+    if name not in INTERVALS_S:
+        raise ValueError(f"{name!r} is no interval of candles; one of {', '.join(INTERVALS_S)}")
+    return name
+
+
+Interval = Annotated[str, AfterValidator(_interval)]
 
 
 class Settings(BaseSettings):
     """Every setting is an environment variable: CROSSFILL_ and the field's name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="CROSSFILL_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CROSSFILL_",
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,  # a URL may hold a password
+    )
 
     # Where things are
     home: Path = Path(".crossfill")
     database_url: SecretStr | None = None  # None: SQLite in `home`
     broker_url: SecretStr | None = None  # Celery's Redis; set by `crossfill up` for its children
-    bus_url: SecretStr | None = None  # None: the broker's
+    bus_url: SecretStr | None = None  # None: the broker's; kafka://host:port,host:port: the topics alone are there
+    topic_length: int = Field(default=2_000, ge=1, le=1_000_000)  # entries of a topic that is a Redis stream, about
     host: str = "127.0.0.1"
     api_port: Port = 8000
     notifier_port: Port = 8001
@@ -56,12 +78,34 @@ class Settings(BaseSettings):
     accept_queue_max: int = Field(default=1_024, ge=1)
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
+    vwap_window: int = Field(default=200, ge=1, le=WINDOW_MAX)  # trades in a sliding average
+    # By interval, as JSON; those that are not in it are kept for ever.
+    candles_kept_days: dict[Interval, Annotated[float, Field(gt=0, le=36_500)]] = {"1s": 1, "1m": 90}
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
+
+    @field_validator("bus_url")
+    @classmethod
+    def _known_bus(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse what neither Redis nor Kafka can be reached by; the URL may hold a password and is not repeated."""
+        if url is None or not url.get_secret_value():
+            return None
+        text = url.get_secret_value()
+        if not text.startswith(BUS_SCHEMES):
+            raise PydanticCustomError("bus_url", "the bus is at redis://host:port/0 or kafka://host:port,host:port")
+        if text.startswith(KAFKA):
+            for broker in _kafka_brokers(text):
+                _check_broker(broker)
+        return url
 
     @property
     def order_timeout(self) -> timedelta:
         """The deadline of an order that names none."""
         return timedelta(seconds=self.order_timeout_s)
+
+    @property
+    def candles_kept(self) -> dict[int, timedelta]:
+        """For how long candles are kept, by their length in seconds; others are kept for ever."""
+        return {INTERVALS_S[name]: timedelta(days=days) for name, days in self.candles_kept_days.items()}
 
     @property
     def database(self) -> str:
@@ -77,10 +121,33 @@ class Settings(BaseSettings):
 
     @property
     def bus(self) -> str:
-        """The Redis URL of the bus."""
-        return self.bus_url.get_secret_value() if self.bus_url else self.broker
+        """The Redis URL of the bus; the broker's where the topics are Kafka's, which carries nothing internal."""
+        return self.bus_url.get_secret_value() if self.bus_url and self.kafka is None else self.broker
+
+    @property
+    def kafka(self) -> str | None:
+        """Kafka's brokers as `host:port,host:port` where the topics are there; None where they are Redis streams."""
+        text = self.bus_url.get_secret_value() if self.bus_url else ""
+        return ",".join(_kafka_brokers(text)) if text.startswith(KAFKA) else None
 
     @property
     def venue_names(self) -> tuple[str, ...]:
         """The venues to read, in the order given."""
         return tuple(name.strip() for name in self.venues.split(",") if name.strip())
+
+
+def _kafka_brokers(url: str) -> list[str]:
+    listed = [broker.strip() for broker in url.removeprefix(KAFKA).rstrip("/").split(",")]
+    return [broker if ":" in broker or not broker else f"{broker}:{KAFKA_PORT}" for broker in listed]
+
+
+def _check_broker(broker: str) -> None:
+    """Raise PydanticCustomError, which pydantic shows without words of its own, unless it is a host with a port."""
+    try:
+        parts = urlsplit(f"//{broker}")
+        sound = parts.hostname and parts.port and broker == parts.netloc and "@" not in broker
+    except ValueError:
+        sound = False
+    if not sound:
+        sentence = "each broker of kafka://host:port,host:port is a host and a port of 1 to 65535"
+        raise PydanticCustomError("bus_url", sentence)

@@ -28,12 +28,13 @@ from exchanges.registry import COMPANIONS, PROTOCOLS
 from models.bus.client import BusUnavailableError, connect
 from models.bus.history import CHUNK_S, HistoryWriter, parts_of
 from models.bus.latest import CollectorState, LatestPrice
-from models.bus.leases import VenueLease
+from models.bus.leases import BusLease
+from models.bus.names import venue_lease_key
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import VenueCandle
 from models.domain.errors import CrossfillError
 from models.domain.history import Chunk, Span
-from models.domain.quotes import BusItem, Mark, Quote, Trade
+from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
 from models.domain.shards import shard_of
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
@@ -107,7 +108,7 @@ class Collector:
         self._pace = Pace()
         self._unwritten: deque[Part] = deque()  # of the history
         self._remembered_at = 0.0
-        self._lost_told = 0
+        self._lost_told = self._lost_marked = 0  # of the trades that were lost on the way
         self._lost_at = -LOST_S
         self.account = Account()
         self._last: Outbox | None = None  # that of the connection before, for its last prices
@@ -331,15 +332,27 @@ class Collector:
             self._flush(link)
         if self._forgotten:
             return
-        mark = Mark(self._settings.venue, link.token, clock_us())
+        missed = self._take_missed(link)
+        mark = Mark(self._settings.venue, link.token, clock_us(), tuple(sorted(missed)))
         quotes, latest = link.outbox.current()
         self.account.quoted_us = max((quote.received_time_us for quote in quotes), default=self.account.quoted_us)
-        self._send(
+        sent = self._send(
             {shard: [mark] for shard in set(self._shard_of.values())},
             self._by_symbol(latest) if everything else {},
             self._state(link.connection, link, late=late),
             self._by_shard(quotes),
         )
+        if not sent:
+            link.connection.unmarked |= missed
+
+    def _take_missed(self, link: Link) -> set[str]:
+        """Return of which products trades were missed since the last mark; of which ones were lost, nobody knows."""
+        connection = link.connection
+        missed, connection.unmarked = connection.unmarked, set()
+        if link.outbox.trades_lost > self._lost_marked:
+            missed.add(EVERY_PRODUCT)
+        self._lost_marked = link.outbox.trades_lost
+        return missed
 
     def _by_shard(self, items: Iterable[Item]) -> dict[int, list[Item]]:
         by_shard: dict[int, list[Item]] = defaultdict(list)
@@ -442,7 +455,7 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
         Ports(
             QuoteWriter(client),
             HistoryWriter(client),
-            VenueLease(client, venue, f"{os.getpid()}-{uuid4().hex}"),
+            BusLease(client, venue_lease_key(venue), f"{os.getpid()}-{uuid4().hex}"),
             token,
             shards,
         ),

@@ -65,7 +65,9 @@ class Connection:
         self.protocol = protocol
         self.messages = 0
         self.gaps = 0
-        self.missed: set[str] = set()  # products of which something was missed, until somebody takes them
+        # Products of which something was missed, until the history takes them, and until a mark does.
+        self.missed: set[str] = set()
+        self.unmarked: set[str] = set()
         self.announced = False  # the venue has said that it will end
         self.answered = False  # it has said anything of what was asked for
         self.closing = threading.Event()
@@ -204,6 +206,7 @@ class Connection:
         elif isinstance(event, Gap):
             self.gaps += 1
             self.missed.add(event.product_id)
+            self.unmarked.add(event.product_id)
             self._log.warning("something was missed", product=event.product_id, trades=event.missed)
             if event.resync:
                 self._end("the book may have missed something too: starting again from a snapshot")

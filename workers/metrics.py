@@ -15,6 +15,8 @@ from models.domain.outcomes import Outcome
 from models.metrics import SECONDS, SIZES
 
 if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
+    from workers.analyst import Analysed
     from workers.fulfilment import FulfilmentLoop
 
 
@@ -122,6 +124,30 @@ def of_venues(accounts: Mapping[str, Account]) -> Iterator[Metric]:
         if account.quoted_us:
             ages.add_metric([venue], max(0, now_us - account.quoted_us) / 1e6)
     yield ages
+
+
+_ANALYSED = {
+    "trades": "Trades that were told.",
+    "quotes_conflated": "Quotes that were not told because newer ones came before they could be.",
+    "candles_closed": "Candles that were closed, and revisions of them.",
+    "duplicates": "Trades that came again.",
+    "late": "Trades that came after newer ones had filled their window.",
+    "refused": "Trades of which a number had hundreds of digits.",
+    "gaps": "Times that batches were lost before they could be read.",
+    "overtaken": "Times that another analyst was found to have gone on.",
+}
+
+
+def of_analyst(account: "Analysed", kafka: Sequence["KafkaTopics"] = ()) -> Iterator[Metric]:
+    """Yield what the analyst did; a stand-by tells nothing but zeros. `kafka`: its producers, if any."""
+    told = {f"crossfill_analysis_{name}": (sentence, getattr(account, name)) for name, sentence in _ANALYSED.items()}
+    if kafka:
+        told["crossfill_kafka_sent"] = ("Records that Kafka has taken.", sum(each.sent for each in kafka))
+        told["crossfill_kafka_lost"] = ("Records that did not reach it: the gap.", sum(each.lost for each in kafka))
+    for name, (sentence, value) in told.items():
+        counted = CounterMetricFamily(name, sentence)
+        counted.add_metric([], value)
+        yield counted
 
 
 class Tally:

@@ -47,14 +47,17 @@ class Coinbase:
     """One connection.
 
     `ticker` speaks only on a trade: it gives a quote that is not live. The live one comes from
-    `level2_batch` (every 50 ms), whose book is kept here.
+    `level2_batch` (every 50 ms), whose book is kept here. Who needs less than that names the channels.
     """
 
     # A heartbeat comes each second for each product, so five of silence are plenty.
     limits = Limits(silence_s=5, first_message_s=60)
 
-    def __init__(self, url: str | None, product_ids: Sequence[str], token: int) -> None:
+    def __init__(
+        self, url: str | None, product_ids: Sequence[str], token: int, channels: Sequence[str] = CHANNELS
+    ) -> None:
         self._url = url or OWN_URL
+        self._channels = channels
         self._product_ids = list(product_ids)
         self._token = token
         self._levels: dict[str, Levels] = {}
@@ -62,7 +65,7 @@ class Coinbase:
         self._beats: dict[str, int] = {}  # the trade id of each product's heartbeat before
         self._answers = 0
         self._there: set[tuple[str, str]] = set()
-        self._silent = {f"{channel}:{pid}": pid for pid in product_ids for channel in CHANNELS}
+        self._silent = {f"{channel}:{pid}": pid for pid in product_ids for channel in channels}
         self._readers: dict[type, Callable[[Any, int], Sequence[Event]]] = {
             wire.L2Update: self._update,
             wire.Match: self._match,
@@ -81,7 +84,7 @@ class Coinbase:
     def subscribe_frames(self) -> Sequence[str]:
         """Return one request a product, due within five seconds: one bad product spoils the request that it is in."""
         return [
-            msgspec.json.encode({"type": "subscribe", "product_ids": [pid], "channels": CHANNELS}).decode()
+            msgspec.json.encode({"type": "subscribe", "product_ids": [pid], "channels": self._channels}).decode()
             for pid in self._product_ids
         ]
 
@@ -123,7 +126,7 @@ class Coinbase:
         self._answers += 1
         if self._answers < len(self._product_ids):
             return ()
-        asked = [(channel, pid) for pid in self._product_ids for channel in CHANNELS]
+        asked = [(channel, pid) for pid in self._product_ids for channel in self._channels]
         return (Acknowledged(tuple(f"{channel}:{pid}" for channel, pid in asked if (channel, pid) not in self._there)),)
 
     def _snapshot(self, message: wire.Snapshot, received: int) -> Sequence[Event]:

@@ -1,13 +1,12 @@
-"""Which of several collectors reads a venue: a lease in Redis, renewed with each mark.
+"""Which of several processes does what only one should: a lease in Redis, renewed all the time.
 
 It chooses, and proves nothing: two collectors that both believe are kept apart by the connection
-tokens from the database.
+tokens from the database, two analysts by the position in the stream.
 """
 
 import redis
 
 from models.bus.client import failures
-from models.bus.names import venue_lease_key
 
 LEASE_MS = 1_500
 
@@ -23,12 +22,12 @@ return 0
 """
 
 
-class VenueLease:
-    """One collector's claim to a venue."""
+class BusLease:
+    """One process's claim to what a key names."""
 
-    def __init__(self, client: redis.Redis, venue: str, owner: str) -> None:
+    def __init__(self, client: redis.Redis, key: str, owner: str) -> None:
         self._client = client
-        self._key = venue_lease_key(venue)
+        self._key = key
         self._owner = owner
 
     def hold(self) -> bool:

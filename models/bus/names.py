@@ -24,6 +24,11 @@ class Task(StrEnum):
 
 COLLECTORS = "collectors"  # hash: venue -> state of its collector
 SIGNALS = "signals"  # stream: what strategies say
+ANALYST = "analyst"  # key: who reads the market for everybody, see models.bus.leases
+PUBLISHED = "analyst:published"  # hash: shard -> the last batch of its stream of which everything is published
+STATE = "analyst:state"  # hash: what a restart of the analyst begins with
+PENDING = "analyst:pending"  # list: closed candles that are not in the database yet
+FORGOTTEN = "analyst:forgotten"  # counter: of those that left the list
 HINTS = "hints"  # pub/sub channel: owners who have something to look at
 
 
@@ -70,6 +75,11 @@ def vwap_key(symbol: str) -> str:
 def open_candles_key(symbol: str) -> str:
     """Return the hash of a symbol's candles that are still made, by venue and interval (`binance:1m`)."""
     return f"candle:{symbol}"
+
+
+def window_key(series: str) -> str:
+    """Return the list of the trades in a series' sliding window, oldest first."""
+    return f"window:{series}"
 
 
 def topic_stream(topic: str) -> str:

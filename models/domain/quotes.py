@@ -61,11 +61,18 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag="trade", array_like=True)
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False, tag="mark", array_like=True):
-    """A collector's word, twice a second, that it has read something within the venue's limit."""
+    """A collector's word, twice a second, that it has read something within the venue's limit.
+
+    `missed` names the products of which trades may be missing since the mark before; EVERY_PRODUCT: of any.
+    """
 
     venue: str
     token: int
     marked_time_us: int
+    missed: tuple[str, ...] = ()
+
+
+EVERY_PRODUCT = "*"
 
 
 BusItem = Quote | Trade | Mark

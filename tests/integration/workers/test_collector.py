@@ -21,7 +21,7 @@ from models.bus.client import BusUnavailableError
 from models.bus.latest import CollectorState
 from models.bus.quotes import QuoteWriter
 from models.domain.instruments import INSTRUMENTS
-from models.domain.quotes import BusItem, Mark, Quote, Trade
+from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
 from models.store.database import StoreUnavailableError
 from tests.integration.workers.memory import Held, MemoryHistory
 from tests.services import ROOT
@@ -242,6 +242,31 @@ def test_what_a_bus_outage_cost_is_counted() -> None:
         until(lambda: bus.states[-1].trades_lost == 10)
         until(lambda: len(bus.of(Quote)) == 2)
         assert [quote.number for quote in bus.of(Quote)] == [1, 2]
+
+
+def test_a_mark_names_the_products_of_which_trades_were_missed() -> None:
+    """Once; and any, where trades were lost on the way: nobody knows whose they were."""
+    go = threading.Event()
+
+    def script(connection: ServerConnection, _number: int) -> None:
+        for number in (1, 2, 5):
+            connection.send(TRADE % number)
+        go.wait(10)
+        connection.send(TRADE % 6)
+        stay(connection)
+
+    bus = Memory()
+    with venue(script) as server, collecting(server, bus):
+        until(lambda: any(mark.missed for mark in bus.of(Mark)))
+        told = len(bus.of(Mark))
+        until(lambda: len(bus.of(Mark)) > told)
+        assert [mark.missed for mark in bus.of(Mark) if mark.missed] == [("LTCBTC",)]
+        bus.failing = True
+        go.set()
+        time.sleep(0.7)
+        bus.failing = False
+        until(lambda: len([mark for mark in bus.of(Mark) if mark.missed]) > 1)
+        assert [mark.missed for mark in bus.of(Mark) if mark.missed][1:] == [(EVERY_PRODUCT,)]
 
 
 def test_quotes_come_before_the_first_mark_after_a_bus_outage() -> None:

@@ -14,9 +14,10 @@ from models.metrics import new_registry
 from models.settings import Settings
 from notifier.metrics import NotifierMetrics
 from tests.services import ROOT
+from workers.analyst import Analysed
 from workers.inbox import Inbox
 from workers.jobs import WORKS
-from workers.metrics import Account, LoopMetrics, Tally, of_shards, of_venues
+from workers.metrics import Account, LoopMetrics, Tally, of_analyst, of_shards, of_venues
 
 Told = set[tuple[str, str]]  # process, metric
 SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -51,6 +52,7 @@ def told() -> Told:
     found |= {("api", name) for name in PROBED}
     found |= names("fulfilment", of_shards([]))
     found |= names("collectors", of_venues({}))
+    found |= names("analyst", of_analyst(Analysed(), [_producer()]))
     found |= names("jobs", Tally(WORKS).collect())
     return found | names("each", new_registry("api", Settings()).collect())
 
@@ -75,7 +77,12 @@ def test_the_labels_are_those_of_the_table() -> None:
     account.state, account.quoted_us = _any(SimpleNamespace(connected_since_us=1)), 1
     for name in ("messages", "reconnects", "gaps", "conflated", "trades_lost"):
         setattr(account.state, name, 1)
-    for family in (*of_shards([loop]), *of_venues({"okx": account}), *Tally(WORKS).collect()):
+    for family in (
+        *of_shards([loop]),
+        *of_venues({"okx": account}),
+        *of_analyst(Analysed(), [_producer()]),
+        *Tally(WORKS).collect(),
+    ):
         assert family.samples
         made[family.name + SUFFIXES.get(family.type, "")] = {label for each in family.samples for label in each.labels}
     made |= {name: set(labels) for name, (_, labels) in PROBED.items()}
@@ -91,6 +98,10 @@ def test_names_follow_the_conventions() -> None:
     for _, name in told():
         assert name.startswith("crossfill_")
         assert not re.search(r"_(ms|us|millis\w*|micro\w*|minutes)(_|$)", name)
+
+
+def _producer() -> Any:
+    return SimpleNamespace(sent=1, lost=1)
 
 
 def _any(value: object) -> Any:

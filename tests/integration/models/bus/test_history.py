@@ -19,7 +19,8 @@ from models.bus.history import (
     read_chunks,
     read_spans,
 )
-from models.bus.leases import LEASE_MS, VenueLease
+from models.bus.leases import LEASE_MS, BusLease
+from models.bus.names import venue_lease_key
 from models.domain.candles import VenueCandle
 from models.domain.history import Chunk, Print, Sample, Span
 
@@ -94,7 +95,10 @@ def test_a_bus_that_is_away_is_said_to_be() -> None:
 
 def test_one_holds_the_lease_until_it_ends(client: redis.Redis) -> None:
     """It is renewed by its holder alone, runs out by itself, and is given back only by whom it belongs to."""
-    first, second = VenueLease(client, "okx", "first"), VenueLease(client, "okx", "second")
+    first, second = (
+        BusLease(client, venue_lease_key("okx"), "first"),
+        BusLease(client, venue_lease_key("okx"), "second"),
+    )
     assert (first.hold(), second.hold(), first.hold()) == (True, False, True)
     second.release()
     assert not second.hold()
@@ -103,4 +107,4 @@ def test_one_holds_the_lease_until_it_ends(client: redis.Redis) -> None:
     time.sleep(LEASE_MS / 1000 + 0.1)
     assert first.hold()
     assert not second.hold()
-    assert VenueLease(client, "htx", "second").hold()
+    assert BusLease(client, venue_lease_key("htx"), "second").hold()

@@ -1,0 +1,228 @@
+"""The compact config file of those who come from another service: `CONFIG_FILE=conf.json crossfill vwap`.
+
+docs/coming-from.md has its keys, and the settings that they stand for.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+from models.domain.errors import CrossfillError
+from models.domain.vwap import WINDOW_MAX
+
+if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
+
+FILE = "CONFIG_FILE"
+KAFKA_S_MAX = 3_600
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|[{}\[\]]')
+_PRODUCT = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
+
+
+class ConfigFileError(CrossfillError):
+    """The file is not what it should be; the sentence names its line and key."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the file says. `brokers` has the products that are published at each."""
+
+    ws_url: str | None = None
+    max_size: int | None = None
+    products: tuple[str, ...] = ()
+    brokers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    log_level: int = logging.WARNING
+    kafka_time: float = 0.0
+
+
+def read(path: Path) -> Config:
+    """Return what a config file says. Raises ConfigFileError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ConfigFileError(f"{path} ({FILE}) cannot be read: {why}") from error
+    try:
+        told = json.loads(text, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        problem = error.msg[0].lower() + error.msg[1:]
+        raise ConfigFileError(f"{path}, line {error.lineno}, column {error.colno}: {problem}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigFileError(f"{path}: a number or a nesting in it is beyond all measure") from error
+    if not isinstance(told, dict):
+        raise ConfigFileError(f'{path}, line 1: it must be an object, as {{"products": ["BTC-USD"]}}')
+    lines: dict[tuple[str, ...], int] = {}
+    for keys, line in _keys(text):
+        if keys in lines:
+            raise ConfigFileError(f"{path}, line {line}: {keys[-1]}: it is given twice, first in line {lines[keys]}")
+        lines[keys] = line
+    try:
+        return Config(**{key: _checked(key, value, told) for key, value in told.items()})
+    except _Wrong as error:
+        raise ConfigFileError(f"{path}, line {lines[error.keys]}: {error.keys[-1]}: {error}") from error
+
+
+class _Wrong(Exception):  # noqa: N818 -- it becomes a ConfigFileError, with its line
+    def __init__(self, sentence: str, *keys: str) -> None:
+        super().__init__(sentence)
+        self.keys = keys
+
+
+def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the keys of sound JSON, below those of the objects that they are in, with their lines."""
+    above: list[str] = []
+    key = ""
+    for token in _TOKEN.finditer(text):
+        if token["colon"]:
+            key = json.loads(token["text"])
+            yield (*above[1:], key), text.count("\n", 0, token.start()) + 1
+        elif token[0] in "{[":
+            above.append(key)
+        elif token[0] in "}]":
+            above.pop()
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _checked(key: str, value: object, told: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- what Config has under the key
+    if key not in _CHECKS:
+        near = get_close_matches(key, _CHECKS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(_CHECKS)}"
+        raise _Wrong(f"there is no such key; {hint}", key)
+    if key == "brokers":
+        return _brokers(value, told.get("products", []))
+    try:
+        return _CHECKS[key](value)
+    except ValueError as error:
+        raise _Wrong(f"{json.dumps(value)} {error}", key) from error
+
+
+def _address(value: object) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in {"ws", "wss"} or not parts.hostname:
+        raise ValueError("is no address; write wss://host or ws://host:port")
+    _ = parts.port  # raises ValueError with a sentence of its own
+    return str(value)
+
+
+def _size(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError("is not a whole number")
+    if not 1 <= value <= WINDOW_MAX:
+        raise ValueError(f"is out of range; 1 to {WINDOW_MAX}")
+    return value
+
+
+def _products(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError('is no list of products; write ["BTC-USD", "ETH-USD"]')
+    for each in value:
+        if not isinstance(each, str) or not _PRODUCT.fullmatch(each):
+            raise ValueError(f"has {json.dumps(each)}, which is no product's id; write BTC-USD")
+    return tuple(dict.fromkeys(value))
+
+
+def _level(value: object) -> int:
+    if not isinstance(value, str) or value.upper() not in LEVELS:
+        raise ValueError(f"is none of {', '.join(LEVELS)}")
+    return logging.getLevelNamesMapping()[value.upper()]
+
+
+def _seconds(value: object) -> float:
+    if type(value) not in {int, float}:
+        raise ValueError("is not a number of seconds")
+    if not 0 <= value <= KAFKA_S_MAX:  # type: ignore[operator] # it is a number
+        raise ValueError(f"is out of range; 0 (each update) to {KAFKA_S_MAX} seconds")
+    return float(value)  # type: ignore[arg-type] # likewise
+
+
+def _brokers(value: object, products: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise _Wrong(f'{json.dumps(value)} is no object; write {{"host:9092": ["BTC-USD"]}}', "brokers")
+    found = {}
+    for broker, listed in value.items():
+        keys = ("brokers", broker)
+        try:
+            parts = urlsplit(f"//{broker}")
+            sound = parts.hostname and parts.port and parts.netloc == broker
+        except ValueError:
+            sound = False
+        if not sound:
+            raise _Wrong("it is no broker; write host:port", *keys)
+        try:
+            found[broker] = _products(listed)
+        except ValueError as error:
+            raise _Wrong(f"{json.dumps(listed)} {error}", *keys) from error
+        for product in found[broker]:
+            if product not in products:
+                raise _Wrong(f"{product} is not among the products", *keys)
+    return found
+
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "ws_url": _address,
+    "max_size": _size,
+    "products": _products,
+    "brokers": _products,  # never asked: it has keys of its own
+    "log_level": _level,
+    "kafka_time": _seconds,
+}
+
+
+class Publisher:
+    """Publishes each product's updates where `brokers` say: topic and key are its id, the value is the text.
+
+    Each update with `kafka_time` 0; otherwise each product's newest one so often, in seconds, if there is one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._every_s = config.kafka_time
+        self._due = 0.0
+        self._newest: dict[str, str] = {}
+        self._at: dict[str, list[KafkaTopics]] = {}
+        self._topics = [_topics(broker, products, self._at) for broker, products in config.brokers.items()]
+
+    def tell(self, product: str, text: str) -> None:
+        """Publish an update, now or when it is time."""
+        if product in self._at:
+            self._newest[product] = text
+            if not self._every_s:
+                self._send()
+
+    def tick(self) -> None:
+        """Publish what waits, if it is time."""
+        now = time.monotonic()
+        if self._newest and now >= self._due:
+            self._due = now + self._every_s
+            self._send()
+
+    def close(self) -> None:
+        """Publish what waits, and end."""
+        self._send()
+        for topics in self._topics:
+            topics.close()
+
+    def _send(self) -> None:
+        for product, text in self._newest.items():
+            for topics in self._at[product]:
+                topics.send(product, product, text.encode())
+        self._newest.clear()
+
+
+def _topics(broker: str, products: Sequence[str], at: dict[str, list["KafkaTopics"]]) -> "KafkaTopics":
+    from models.bus.kafka import KafkaTopics  # noqa: PLC0415 -- only who has Kafka pays for its client
+
+    made = KafkaTopics(broker)
+    for product in products:
+        at.setdefault(product, []).append(made)
+    return made

@@ -1,0 +1,266 @@
+"""The analyst's side of the bus: what all collectors say, read once and in order, and what it makes of it.
+
+What is published and how far that is read change in one transaction, so a record is published once whoever is
+killed. Once a second what a restart needs is kept too, with how far that was read: who starts takes it, reads on
+from there, and publishes nothing before it comes to what was not published. Who finds that somebody else
+published further was overtaken, and begins anew.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import redis
+
+from models.bus.analysis import tell_candles, tell_vwaps
+from models.bus.client import failures
+from models.bus.names import FORGOTTEN, PENDING, PUBLISHED, STATE, quotes_stream, window_key
+from models.bus.quotes import decode
+from models.bus.topics import Record, tell
+from models.domain.candles import Candle
+from models.domain.errors import CrossfillError
+from models.domain.quotes import BusItem
+from models.domain.vwap import Vwap
+
+ATTEMPTS = 3  # at a transaction
+READ_MAX = 64  # batches of a shard taken at once
+PENDING_MAX = 200_000  # candles that wait for the database; beyond it the oldest are lost
+START = b"0-0"
+_BOUND = """
+local over = redis.call('LLEN', KEYS[1]) - ARGV[1]
+if over > 0 then
+  redis.call('LTRIM', KEYS[1], over, -1)
+  redis.call('INCRBY', KEYS[2], over)
+end
+return over
+"""
+_POSITION = "position:"
+_KEPT = "state:"
+
+_encoder = msgspec.msgpack.Encoder()
+_pending = msgspec.msgpack.Decoder(Candle)
+
+
+class OvertakenError(CrossfillError):
+    """Another analyst has published further: this one must begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__("another analyst reads the market now")
+
+
+@dataclass
+class Batch:
+    """What one shard's collectors said.
+
+    `published`: that was told before; `gap`: something before it is lost; `behind`: more waits than was read.
+    """
+
+    items: list[BusItem]
+    published: bool
+    gap: bool
+    behind: bool
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What batches came to, to be told now: records of topics, averages and open candles by symbol."""
+
+    records: Sequence[Record] = ()
+    vwaps: Mapping[str, Mapping[str, Vwap]] = field(default_factory=dict)
+    candles: Mapping[str, Mapping[str, Candle]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a restart needs and has changed: states, trades to append to windows of `window`, windows that are new."""
+
+    states: Mapping[str, bytes]
+    appended: Mapping[str, Sequence[bytes]]
+    replaced: Mapping[str, Sequence[bytes]]
+    window: int
+    pending: Sequence[Candle]
+
+
+class Tape:
+    """Reads the streams of all shards by one connection, and writes by another.
+
+    Every method raises BusUnavailableError; those that write OvertakenError. After either: begin again.
+    """
+
+    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int, topic_length: int) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._topic_length = topic_length
+        self._streams = {quotes_stream(shard).encode(): shard for shard in range(shards)}
+        self._read: dict[int, bytes] = {}
+        self._published: dict[int, bytes] = {}
+        self._gaps: set[int] = set()
+
+    def begin(self) -> dict[str, bytes]:
+        """Return the states that were kept, by name. Reading goes on from there."""
+        with failures():
+            fields: Any = self._writing.hgetall(STATE)
+            published: Any = self._writing.hgetall(PUBLISHED)
+            pipeline = self._writing.pipeline(transaction=False)
+            for stream in self._streams:
+                pipeline.xrevrange(stream, count=1)
+            newest = pipeline.execute()
+            kept = {name.decode(): value for name, value in fields.items()}
+            self._published = {int(shard): position for shard, position in published.items()}
+            self._gaps = set()
+            for shard, entries in zip(self._streams.values(), newest, strict=True):
+                known = kept.pop(f"{_POSITION}{shard}", None)
+                # Who knows nothing begins with what comes now.
+                self._read[shard] = known or (entries[0][0] if entries else START)
+                self._published.setdefault(shard, self._read[shard])
+                self._writing.hsetnx(PUBLISHED, str(shard), self._published[shard])
+                if known is not None and self._trimmed(shard):
+                    self._gaps.add(shard)
+            return {name.removeprefix(_KEPT): value for name, value in kept.items()}
+
+    def windows(self, series: Sequence[str]) -> dict[str, list[bytes]]:
+        """Return the trades that were kept of each series' window, oldest first."""
+        with failures():
+            pipeline = self._writing.pipeline(transaction=False)
+            for name in series:
+                pipeline.lrange(window_key(name), 0, -1)
+            return dict(zip(series, pipeline.execute(), strict=True))
+
+    def read(self, block_ms: int) -> list[Batch]:
+        """Return what has come since the last call, waiting up to `block_ms` for something."""
+        asked: Any = {stream: self._read[shard] for stream, shard in self._streams.items()}
+        batches = []
+        with failures():
+            answer: Any = self._reading.xread(asked, count=READ_MAX, block=block_ms)
+            for stream, entries in _by_stream(answer):
+                shard = self._streams[stream]
+                behind = len(entries) == READ_MAX
+                if behind and self._trimmed(shard):
+                    self._gaps.add(shard)
+                told = [entry for entry in entries if _number(entry[0]) <= _number(self._published[shard])]
+                for published, part in ((True, told), (False, entries[len(told) :])):
+                    if part:
+                        items = [item for _, fields in part for item in decode(fields[b"b"])]
+                        batches.append(Batch(items, published, shard in self._gaps, behind))
+                        self._gaps.discard(shard)
+                self._read[shard] = entries[-1][0]
+        return batches
+
+    def publish(self, changes: Changes) -> bool:
+        """Tell what the batches came to that were read; return whether Redis still knew what was told before.
+
+        Where it did not (it was emptied, or is back with older data), all that a restart needs is to be kept anew.
+        """
+        reached = self._reached()
+
+        def fill(pipeline: Any, known: bool) -> None:  # noqa: ANN401, FBT001 -- redis's pipelines carry no types
+            moved = {shard: at for shard, at in reached.items() if not known or at != self._published[shard]}
+            if moved:
+                pipeline.hset(PUBLISHED, mapping=_named(moved))
+            tell(pipeline, changes.records, self._topic_length)
+            for symbol, vwaps in changes.vwaps.items():
+                tell_vwaps(pipeline, symbol, vwaps)
+            for symbol, candles in changes.candles.items():
+                tell_candles(pipeline, symbol, candles)
+
+        known = self._transact(fill)
+        self._published = reached
+        return known
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Keep what a restart needs, as of all that was read."""
+
+        def fill(pipeline: Any, _known: bool) -> None:  # noqa: ANN401, FBT001 -- likewise
+            kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
+            kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
+            pipeline.hset(STATE, mapping=kept)
+            pipeline.hset(PUBLISHED, mapping=_named(self._published))
+            for series in checkpoint.replaced:
+                pipeline.delete(window_key(series))
+            for series, trades in (*checkpoint.replaced.items(), *checkpoint.appended.items()):
+                if trades:
+                    pipeline.rpush(window_key(series), *trades)
+                    pipeline.ltrim(window_key(series), -checkpoint.window, -1)
+            if checkpoint.pending:
+                pipeline.rpush(PENDING, *map(_encoder.encode, checkpoint.pending))
+                pipeline.eval(_BOUND, 2, PENDING, FORGOTTEN, PENDING_MAX)
+
+        self._transact(fill)
+
+    def _transact(self, fill: Callable[[Any, bool], None]) -> bool:
+        """Run one transaction while nobody else has published further; return whether Redis knew what was told."""
+        with failures(), self._writing.pipeline(transaction=True) as pipeline:
+            for _ in range(ATTEMPTS):
+                pipeline.watch(PUBLISHED)  # type: ignore[no-untyped-call] # the library forgot
+                found: Any = pipeline.hgetall(PUBLISHED)
+                known = True
+                for shard, position in self._published.items():
+                    there = found.get(str(shard).encode())
+                    if there is not None and _number(there) > _number(position):
+                        raise OvertakenError
+                    known = known and there == position
+                pipeline.multi()
+                fill(pipeline, known)
+                try:
+                    pipeline.execute()
+                except redis.exceptions.WatchError:
+                    continue  # by another analyst, which the next look shows, or by who emptied Redis
+                return known
+        raise OvertakenError
+
+    def _reached(self) -> dict[int, bytes]:
+        """Return how far everything is published once what was read is."""
+        return {shard: max(read, self._published[shard], key=_number) for shard, read in self._read.items()}
+
+    def _trimmed(self, shard: int) -> bool:
+        """Say whether batches that were not read may be gone from a shard's stream."""
+        oldest: Any = self._writing.xrange(quotes_stream(shard), count=1)
+        return bool(oldest) and _number(oldest[0][0]) > _number(self._read[shard]) != _number(START)
+
+
+class Pending:
+    """Closed candles on their way to the database, oldest first. Raises BusUnavailableError.
+
+    Of several who take them one at a time succeeds, the others OvertakenError.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[tuple[list[Candle], Any]]:
+        """Yield the oldest, and a transaction to tell of them in; it ends with the block, and forgets them."""
+        with failures(), self._client.pipeline(transaction=True) as fence:
+            fence.watch(FORGOTTEN)  # type: ignore[no-untyped-call] # the library forgot
+            texts: Any = fence.lrange(PENDING, 0, count - 1)
+            fence.multi()
+            yield [_pending.decode(text) for text in texts], fence
+            if not texts:
+                return
+            fence.ltrim(PENDING, len(texts), -1)
+            fence.incrby(FORGOTTEN, len(texts))
+            try:
+                fence.execute()
+            except redis.exceptions.WatchError as error:
+                raise OvertakenError from error
+
+
+def _named(positions: Mapping[int, bytes]) -> dict[str, bytes]:
+    return {str(shard): position for shard, position in positions.items()}
+
+
+def _number(position: bytes) -> tuple[int, int]:
+    """Return an entry's id as numbers, which compare as the entries are ordered."""
+    milliseconds, _, sequence = position.partition(b"-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _by_stream(answer: Any) -> list[tuple[bytes, list[Any]]]:  # noqa: ANN401 -- redis's answers carry no types
+    """Return the entries of each stream that was read, whichever protocol answered."""
+    if not answer:
+        return []
+    if isinstance(answer, dict):
+        return [(name, part[0] if part and isinstance(part[0], list) else part) for name, part in answer.items()]
+    return [(name, entries) for name, entries in answer]

@@ -1,0 +1,312 @@
+"""What the trades of all venues come to, as they happen: averages, candles and signals. Pure.
+
+The same items in the same order come to the same, however often it was begun again from what it kept.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Inexact
+
+import msgspec
+
+from models.domain.candles import EVERY_VENUE, GRACE_US, Candle, CandleMaker, MakerState, Settled
+from models.domain.history import Print
+from models.domain.instruments import Instruments
+from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
+from models.domain.vwap import Became, MergedVwap, SlidingVwap, TimeWindows, Vwap, time_vwaps
+
+SILENCE_US = 3_000_000  # a venue without a mark for so long may have told something that nobody heard
+QUIET_US = 2_000_000  # for a trade to arrive; what a venue did not tell by then did not happen
+AHEAD_MAX_US = 60_000_000  # a trade that is made so much later than it comes is made when it comes
+_SECOND_US = 1_000_000
+
+_ADDED, _OUT_OF_ORDER, _DUPLICATE, _LATE = Became
+News = Trade | Quote | Vwap
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Of which market it is, how many trades a window holds, and how long after its end a candle closes."""
+
+    market: str
+    window: int
+    grace_us: int = GRACE_US
+
+
+@dataclass
+class Told:
+    """What items came to, in order: quotes, trades as they were taken, and averages as they changed, by symbol."""
+
+    news: list[tuple[str, News]] = field(default_factory=list)
+    closed: list[Candle] = field(default_factory=list)
+
+
+@dataclass
+class Kept:
+    """What has changed since it was last asked for, encoded, by the names that begin it again.
+
+    `appended` are trades that came into the windows; a window in `replaced` is all new.
+    """
+
+    states: dict[str, bytes] = field(default_factory=dict)
+    appended: dict[str, list[bytes]] = field(default_factory=dict)
+    replaced: dict[str, list[bytes]] = field(default_factory=dict)
+
+
+class _Venue(msgspec.Struct, array_like=True):
+    # `heard_us` is by our clock, the other times are by the venue's own.
+    token: int = 0
+    heard_us: int = 0
+    clock_us: int = 0  # up to which it has told everything
+    marked_us: int = 0  # the newest mark
+    told_us: int = 0  # the second up to which its candles were closed
+    ahead_us: int = 0  # our clock less the venue's, by its newest trade
+    lost: bool = False  # it said something since that never came here
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_maker_state = msgspec.msgpack.Decoder(MakerState)
+_settled = msgspec.msgpack.Decoder(Settled)
+_venue_state = msgspec.msgpack.Decoder(_Venue)
+_print = msgspec.msgpack.Decoder(Print)
+_SERIES, _SETTLED, _VENUES = "series/", "settled/", "venue/"
+
+
+class Series:
+    """The trades of a pair at one venue, or (EVERY_VENUE) at all of them together."""
+
+    def __init__(self, venue: str, symbol: str, sliding: SlidingVwap | MergedVwap, maker: CandleMaker) -> None:
+        self.venue, self.symbol = venue, symbol
+        self.sliding = sliding
+        self.maker = maker
+        self.windows = TimeWindows()  # of a venue's own trades; those of all venues are joined where they are read
+        self.changed = True
+        self.settlings = -1  # of the maker, when they were kept last
+        self.fresh: list[Print] = []  # taken since it was kept
+        self.disordered = False  # what was kept of the window cannot be appended to
+
+    @property
+    def name(self) -> str:
+        """Its name among all of them."""
+        return series_name(self.venue, self.symbol)
+
+
+def series_in(states: Mapping[str, bytes]) -> list[str]:
+    """Return the names of the series of which states were kept."""
+    return [name.removeprefix(_SERIES) for name in states if name.startswith(_SERIES)]
+
+
+def series_name(venue: str, symbol: str) -> str:
+    """Return the name of a series, under which its state and its window are kept."""
+    return f"{venue}/{symbol}"
+
+
+class Analysis:
+    """All series of some symbols, and when each venue was heard.
+
+    `states` and `windows` are what was kept: by name, and of each series' window its trades, oldest first. `past`
+    are each series' candles of the last day, as far as they were stored.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        instruments: Instruments,
+        states: Mapping[str, bytes] | None = None,
+        windows: Mapping[str, Sequence[bytes]] | None = None,
+        past: Mapping[str, Sequence[Candle]] | None = None,
+    ) -> None:
+        self._rules = rules
+        self._symbols = {
+            (product.venue, product.id): instrument.symbol
+            for instrument in instruments
+            for product in instrument.products
+        }
+        self._series: defaultdict[str, dict[str, Series]] = defaultdict(dict)  # by symbol and venue
+        self._venues: defaultdict[str, _Venue] = defaultdict(_Venue)
+        self._changed_venues: set[str] = set()
+        self.duplicates = self.late = self.refused = 0
+        for kept_as, state in (states or {}).items():
+            if kept_as.startswith(_VENUES):
+                self._venues[kept_as.removeprefix(_VENUES)] = _venue_state.decode(state)
+            elif kept_as.startswith(_SERIES):
+                venue, _, symbol = kept_as.removeprefix(_SERIES).partition("/")
+                name = series_name(venue, symbol)
+                trades = [_print.decode(text) for text in (windows or {}).get(name, ())]
+                settled = _settled.decode((states or {})[_SETTLED + name])
+                series = self._begin(venue, symbol, _maker_state.decode(state), settled, trades)
+                series.windows = TimeWindows((*(past or {}).get(name, ()), *series.maker.open_candles()))
+                series.changed, series.settlings = False, series.maker.settlings
+
+    def apply(self, items: Iterable[BusItem]) -> Told:
+        """Take what collectors said, in their order, and return what it comes to."""
+        told = Told()
+        for item in items:
+            if isinstance(item, Quote):
+                symbol = self._symbols.get((item.venue, item.product_id))
+                if symbol is not None:
+                    told.news.append((symbol, item))
+            elif isinstance(item, Trade):
+                self._trade(item, told)
+            else:
+                self._mark(item)
+        self._close(told)
+        return told
+
+    def open_candles(self, symbol: str) -> list[Candle]:
+        """Return a symbol's candles that are still made, of each venue and of all."""
+        return [candle for series in self._series[symbol].values() for candle in series.maker.open_candles()]
+
+    def time_vwaps(self, symbol: str) -> list[Vwap]:
+        """Return a symbol's averages over the last seconds, minutes and hours, of each venue and of all."""
+        market, now = self._rules.market, {}
+        venues = [series for series in self._series[symbol].values() if series.venue != EVERY_VENUE]
+        found: list[Vwap] = []
+        for series in venues:
+            now[series.venue] = self._venues[series.venue].clock_us
+            found += time_vwaps(series.venue, symbol, market, [series.windows], now[series.venue])
+        if venues:
+            windows = [series.windows for series in venues]
+            found += time_vwaps(EVERY_VENUE, symbol, market, windows, max(now.values()))
+        return found
+
+    def lost(self) -> None:
+        """Say that something may have been said since the venues were last heard that never comes here."""
+        for venue in self._venues.values():
+            venue.lost = True
+
+    def kept(self, *, everything: bool = False) -> Kept:
+        """Return what has changed since the last call, or all of it, to begin again with."""
+        kept = Kept()
+        for series in (each for of_symbol in self._series.values() for each in of_symbol.values()):
+            if everything or series.disordered:
+                kept.replaced[series.name] = [_encode(trade) for trade in series.sliding.trades()]
+            elif series.fresh:
+                kept.appended[series.name] = [_encode(trade) for trade in series.fresh]
+            if everything or series.changed or series.settlings != series.maker.settlings:
+                kept.states[_SERIES + series.name] = _encode(series.maker.state)
+            if everything or series.settlings != series.maker.settlings:
+                kept.states[_SETTLED + series.name] = _encode(series.maker.settled)
+            series.settlings = series.maker.settlings
+            series.fresh, series.changed, series.disordered = [], False, False
+        for venue in self._venues if everything else self._changed_venues:
+            kept.states[_VENUES + venue] = _encode(self._venues[venue])
+        self._changed_venues = set()
+        return kept
+
+    def _begin(
+        self,
+        venue: str,
+        symbol: str,
+        state: MakerState,
+        settled: Settled | None = None,
+        trades: Sequence[Print] = (),
+    ) -> Series:
+        rules = self._rules
+        window = MergedVwap if venue == EVERY_VENUE else SlidingVwap
+        maker = CandleMaker(venue, symbol, rules.market, state, settled, grace_us=rules.grace_us)
+        series = self._series[symbol][venue] = Series(venue, symbol, window(rules.window, trades), maker)
+        return series
+
+    def _trade(self, trade: Trade, told: Told) -> None:
+        venue = trade.venue
+        symbol = self._symbols.get((venue, trade.product_id))
+        if symbol is None or trade.before:
+            return
+        time_us = trade.received_time_us if trade.exchange_time_us is None else trade.exchange_time_us
+        if time_us > trade.received_time_us + AHEAD_MAX_US:
+            time_us = trade.received_time_us
+        known = self._hear(venue, trade.token, trade.received_time_us, time_us)
+        if time_us >= known.clock_us:
+            known.clock_us, known.ahead_us = time_us, trade.received_time_us - time_us
+        of_symbol = self._series[symbol]
+        series = of_symbol.get(venue) or self._begin(venue, symbol, MakerState(time_us))
+        merged = of_symbol.get(EVERY_VENUE) or self._begin(EVERY_VENUE, symbol, MakerState(time_us))
+        price, size = trade.price, trade.size
+        assert isinstance(series.sliding, SlidingVwap)
+        assert isinstance(merged.sliding, MergedVwap)
+        try:
+            became = series.sliding.add(price, size, time_us, trade.trade_id)
+        except Inexact:  # of hundreds of digits, which no market has; nothing was added
+            self.refused += 1
+            return
+        if became is _DUPLICATE:
+            self.duplicates += 1
+            return
+        if became is _LATE:
+            # Newer ones were taken, so it was missed (which a mark says) or, far more often, comes again.
+            self.late += 1
+            return
+        series.disordered = series.disordered or became is _OUT_OF_ORDER
+        merged.sliding.add(price, size, time_us)
+        series.windows.add(price, size, time_us)
+        made = Print(time_us, trade.trade_id, price, size)
+        for each in (series, merged):
+            each.fresh.append(made)
+            each.changed = True
+            each.maker.trade(price, size, trade.taker_side, time_us)
+        market = self._rules.market
+        told.news += (
+            (symbol, trade),
+            (symbol, series.sliding.vwap(venue, symbol, market)),
+            (symbol, merged.sliding.vwap(EVERY_VENUE, symbol, market)),
+        )
+
+    def _hear(self, name: str, token: int, heard_us: int, venue_us: int) -> _Venue:
+        """Note that a venue was heard, by our clock and by its own; after a time without, trades may be missing."""
+        venue = self._venues[name]
+        self._changed_venues.add(name)
+        # An older connection may go on beside the new one for a while: its trades are trades.
+        if token > venue.token or venue.lost or heard_us - venue.heard_us > SILENCE_US:
+            if venue.clock_us:
+                self._missed(name, venue.clock_us, venue_us, None)
+            venue.token, venue.lost = max(token, venue.token), False
+        venue.heard_us = max(venue.heard_us, heard_us)
+        return venue
+
+    def _mark(self, mark: Mark) -> None:
+        known = self._venues[mark.venue]
+        if mark.token < known.token:
+            return
+        now_us = mark.marked_time_us - known.ahead_us
+        self._hear(mark.venue, mark.token, mark.marked_time_us, now_us)
+        if mark.missed:
+            # Since the mark before, or since shortly before it, if that was written meanwhile.
+            products = None if EVERY_PRODUCT in mark.missed else mark.missed
+            self._missed(mark.venue, min(known.marked_us, now_us - _SECOND_US), now_us, products)
+        known.marked_us = now_us
+        if known.clock_us:
+            known.clock_us = max(known.clock_us, now_us - QUIET_US)
+
+    def _missed(self, venue: str, from_us: int, until_us: int, products: Iterable[str] | None) -> None:
+        symbols = None if products is None else {self._symbols.get((venue, product)) for product in products}
+        for symbol, of_symbol in self._series.items():
+            if venue in of_symbol and (symbols is None or symbol in symbols):
+                for series in (of_symbol[venue], of_symbol[EVERY_VENUE]):
+                    series.maker.missed(from_us, until_us)
+                    series.changed = True
+
+    def _close(self, told: Told) -> None:
+        """Close what the clocks have passed, once a second of each venue's clock."""
+        moved = {name: venue for name, venue in self._venues.items() if venue.clock_us - venue.told_us >= _SECOND_US}
+        if not moved:
+            return
+        for name, venue in moved.items():
+            venue.told_us = venue.clock_us - venue.clock_us % _SECOND_US
+            self._changed_venues.add(name)
+        for of_symbol in self._series.values():
+            touched = False
+            for name in of_symbol.keys() & moved.keys():
+                touched = True
+                self._advance(of_symbol[name], moved[name].clock_us, told)
+            if touched:
+                clocks_us = (self._venues[name].clock_us for name in of_symbol if name != EVERY_VENUE)
+                self._advance(of_symbol[EVERY_VENUE], max(clocks_us), told)
+
+    @staticmethod
+    def _advance(series: Series, clock_us: int, told: Told) -> None:
+        closed = series.maker.advance(clock_us)
+        if closed:
+            series.changed = True
+            told.closed += closed

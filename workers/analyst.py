@@ -1,0 +1,335 @@
+"""The analyst: what the trades of all venues come to, as they happen. `python -m workers.analyst`.
+
+Its own thread reads what collectors write, and tells averages, candles and every record of the topics; a second
+one keeps closed candles (workers.keeper). Of several analysts one works and the others stand by.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal, setcontext
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+
+from models.bus.client import BusUnavailableError, connect
+from models.bus.leases import BusLease
+from models.bus.names import ANALYST
+from models.bus.records import quote_record, ticker_record, trade_records, vwap_records
+from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
+from models.bus.topics import Record, Topics
+from models.domain.analysis import Analysis, Rules, Told, series_in
+from models.domain.candles import INTERVALS_S, Candle
+from models.domain.decimals import EXACT
+from models.domain.instruments import INSTRUMENTS, Instruments
+from models.domain.quotes import BusItem, Quote, Trade
+from models.domain.vwap import Vwap
+from models.metrics import Families, Listener, new_registry
+from models.settings import Settings
+from models.store.database import Database, StoreUnavailableError
+from models.store.listings import instruments_at
+from models.store.shards import shards_count
+from workers.keeper import Keeper, last_day
+from workers.metrics import of_analyst
+
+if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
+
+GATHER_S = 0.002  # between two turns, so that a burst is one transaction
+BLOCK_MS = 250
+LEASE_S = 0.5
+KEEP_S = 1.0
+OPEN_S = 0.25  # candles that are still made are told so often
+STANDBY_S = 0.3
+PAUSE_S = 0.2  # after a failure
+
+log = structlog.get_logger()
+
+Past = Callable[[Sequence[str]], Mapping[str, Sequence[Candle]]]  # stored candles of series, by their names
+
+_NAMES = {seconds: name for name, seconds in INTERVALS_S.items()}
+
+
+@dataclass
+class Analysed:
+    """What this analyst did, for its metrics."""
+
+    trades: int = 0
+    quotes_conflated: int = 0
+    candles_closed: int = 0
+    duplicates: int = 0
+    late: int = 0
+    refused: int = 0
+    gaps: int = 0
+    overtaken: int = 0
+
+
+class Session:
+    """One reading of the tape, from what was kept to the end or the first failure.
+
+    Raises BusUnavailableError and OvertakenError; what was read and not told is read again by the next one.
+    """
+
+    def __init__(
+        self, rules: Rules, instruments: Instruments, tape: Tape, topics: Topics | None, past: Past, account: Analysed
+    ) -> None:
+        states = tape.begin()
+        series = series_in(states)
+        self.analysis = Analysis(rules, instruments, states, tape.windows(series), past(series))
+        self._rules = rules
+        self._instruments = {
+            (product.venue, product.id): instrument for instrument in instruments for product in instrument.products
+        }
+        self._tape = tape
+        self._topics = topics
+        self._account = account
+        self._lasts: dict[tuple[str, str], Decimal] = {}  # by product
+        self._vwaps: defaultdict[str, dict[str, Vwap]] = defaultdict(dict)  # to tell, by symbol
+        self._records: list[Record] = []
+        self._pending: list[Candle] = []
+        self._touched: set[str] = set()  # symbols, since their open candles were told
+        self._everything = False  # is to be kept, because Redis knows nothing of it
+        self._open_at = self._keep_at = 0.0
+
+    def turn(self) -> bool:
+        """Read what has come and tell what it comes to; return whether anything had."""
+        batches = self._tape.read(BLOCK_MS)
+        for batch in batches:
+            self._take(batch)
+        now = time.monotonic()
+        candles = {}
+        if now >= self._open_at:
+            self._open_at = now + OPEN_S
+            candles = {symbol: self._open_candles(symbol) for symbol in self._touched}
+            for symbol in self._touched:
+                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._touched.clear()
+        if batches or candles:
+            records = self._records
+            if self._topics is not None:
+                self._topics.publish(records)
+                records = []
+            if not self._tape.publish(Changes(records, self._vwaps, candles)):
+                self._everything = True
+                self._lost("Redis knows nothing of what was told, or older things only")
+            self._records, self._vwaps = [], defaultdict(dict)
+        if now >= self._keep_at:
+            self.keep()
+            self._keep_at = now + KEEP_S
+        return bool(batches)
+
+    def keep(self) -> None:
+        """Keep what a restart needs."""
+        kept = self.analysis.kept(everything=self._everything)
+        self._tape.keep(Checkpoint(kept.states, kept.appended, kept.replaced, self._rules.window, self._pending))
+        self._everything, self._pending = False, []
+
+    def _take(self, batch: Batch) -> None:
+        items: Sequence[BusItem] = batch.items
+        if batch.gap:
+            self._lost("their stream was shortened before they were read")
+        if batch.behind:
+            items = newest_quotes(batch.items)
+            self._account.quotes_conflated += len(batch.items) - len(items)
+        told = self.analysis.apply(items)
+        for name in ("duplicates", "late", "refused"):
+            setattr(self._account, name, getattr(self.analysis, name))
+        self._pending += told.closed
+        self._account.candles_closed += len(told.closed)
+        self._touched |= {candle.symbol for candle in told.closed}
+        for symbol, news in told.news:
+            if isinstance(news, Vwap):
+                self._vwaps[symbol][news.venue] = news
+                self._touched.add(symbol)
+            elif isinstance(news, Trade):
+                self._lasts[news.venue, news.product_id] = news.price
+        # Kafka may not have taken what a killed analyst had given it: there it is told again.
+        if self._topics is not None or not batch.published:
+            self._records += self._records_of(told)
+            self._account.trades += sum(isinstance(news, Trade) for _, news in told.news)
+
+    def _lost(self, reason: str) -> None:
+        self._account.gaps += 1
+        self.analysis.lost()
+        log.warning("batches may be lost", reason=reason)
+
+    def _records_of(self, told: Told) -> Iterator[Record]:
+        market = self._rules.market
+        for symbol, news in told.news:
+            if isinstance(news, Quote):
+                product = (news.venue, news.product_id)
+                yield quote_record(news, symbol, market)
+                yield ticker_record(news, self._instruments[product], self._lasts.get(product))
+            elif isinstance(news, Trade):
+                yield from trade_records(news, symbol, market)
+            else:
+                yield from vwap_records(news)
+
+    def _open_candles(self, symbol: str) -> dict[str, Candle]:
+        return {f"{candle.venue}:{_NAMES[candle.interval_s]}": candle for candle in self.analysis.open_candles(symbol)}
+
+
+def newest_quotes(items: Sequence[BusItem]) -> list[BusItem]:
+    """Return items without the quotes that a newer one of their product follows."""
+    last = {(item.venue, item.product_id): item for item in items if isinstance(item, Quote)}
+    return [item for item in items if not isinstance(item, Quote) or last[item.venue, item.product_id] is item]
+
+
+def name_of(vwap: Vwap) -> str:
+    """Return the name of an average among its symbol's: `binance`, or over a time `binance:5m`."""
+    return vwap.venue if vwap.window_s is None else f"{vwap.venue}:{span_name(vwap.window_s)}"
+
+
+def span_name(span_s: int) -> str:
+    """Return the name of a time (`10s`, `5m`, `4h`, `24h`)."""
+    for unit_s, unit in ((3_600, "h"), (60, "m")):
+        if span_s >= unit_s and span_s % unit_s == 0:
+            return f"{span_s // unit_s}{unit}"
+    return f"{span_s}s"
+
+
+class Analyst:
+    """Works the tape while the lease is its own."""
+
+    def __init__(self, lease: BusLease, begin: Callable[[], Session], account: Analysed) -> None:
+        self._lease = lease
+        self._begin = begin
+        self._account = account
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after the turn at hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work, or stand by while another analyst does, until stopped."""
+        setcontext(EXACT)  # in it sums are as exact as elsewhere, and take less (models.domain.vwap)
+        standing_by = down = False
+        while not self._stopping.is_set():
+            try:
+                if self._lease.hold():
+                    standing_by = False
+                    self._session()
+                    down = False
+                    continue
+                if not standing_by:
+                    log.info("standing by: another analyst reads the market")
+                standing_by = True
+                self._stopping.wait(STANDBY_S)
+            except OvertakenError as error:
+                self._account.overtaken += 1
+                log.warning("beginning anew", reason=str(error))
+            except (BusUnavailableError, StoreUnavailableError) as error:
+                if not down:
+                    log.warning("the analysis waits", reason=str(error))
+                down = True
+                self._stopping.wait(PAUSE_S)
+        with suppress(BusUnavailableError):
+            self._lease.release()
+
+    def _session(self) -> None:
+        session = self._begin()
+        log.info("reading the market")
+        lease_at = time.monotonic() + LEASE_S
+        while not self._stopping.is_set():
+            if time.monotonic() >= lease_at:
+                if not self._lease.hold():
+                    return
+                lease_at = time.monotonic() + LEASE_S
+            if session.turn():
+                time.sleep(GATHER_S)
+        session.keep()
+
+
+def analyst_of(
+    settings: Settings, database: Database, kafka: Sequence[Topics], account: Analysed
+) -> tuple[Analyst, Keeper]:
+    """Build the analyst and its keeper from the settings; they connect when they run.
+
+    `kafka`: one for each of them, where the topics are there. Raises StoreUnavailableError where the market is
+    live and its pairs cannot be read.
+    """
+    known = instruments_at(database, settings.market)
+    rules = Rules(settings.market.value, settings.vwap_window)
+    reading, writing, keeping = (connect(settings.bus, timeout_s=5) for _ in range(3))
+    topics, topics_of_keeper = kafka or (None, None)
+
+    def past(series: Sequence[str]) -> Mapping[str, Sequence[Candle]]:
+        with database.read() as connection:
+            return {name: last_day(connection, rules.market, *name.split("/")) for name in series}
+
+    def begin() -> Session:
+        with database.read() as connection:
+            shards = shards_count(connection)
+        tape = Tape(reading, writing, shards, settings.topic_length)
+        return Session(rules, known, tape, topics, past, account)
+
+    owner = f"{os.getpid()}-{uuid4().hex}"
+    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length)
+    return Analyst(BusLease(writing, ANALYST, owner), begin, account), keeper
+
+
+def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
+    """Return a producer for each of two threads where the topics are on Kafka; none where they are Redis streams."""
+    if settings.kafka is None:
+        return ()
+    from models.bus.kafka import KafkaTopics, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
+
+    partitions = partitions_of(settings.venue_names, [each.symbol for each in INSTRUMENTS])
+    # Nobody waits for it: a cluster that is away makes them by their first use.
+    threading.Thread(target=make_topics, args=(settings.kafka, partitions), daemon=True).start()
+    return (KafkaTopics(settings.kafka), KafkaTopics(settings.kafka))
+
+
+def main() -> None:
+    """Analyse until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    settings, account = Settings(), Analysed()
+    database = Database.open(settings.database, pool_size=2)
+    kafka = _kafka(settings)
+    try:
+        analyst, keeper = analyst_of(settings, database, kafka, account)
+    except StoreUnavailableError as error:
+        sys.exit(str(error))
+    registry = new_registry("analyst", settings)
+    registry.register(Families(lambda: of_analyst(account, kafka)))
+    listener = Listener(settings, registry)
+    listener.start()
+    ended = threading.Event()
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        finally:
+            ended.set()
+
+    threads = [threading.Thread(target=run, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
+    for thread in threads:
+        thread.start()
+    # One that ends unasked has failed: the process ends with it, and whoever started it starts it again.
+    ended.wait()
+    analyst.stop()
+    threads[0].join()
+    keeper.stop()
+    threads[1].join()
+    for topics in kafka:
+        topics.close()
+    listener.stop()
+    database.close()
+
+
+if __name__ == "__main__":
+    main()

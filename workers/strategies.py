@@ -1,0 +1,76 @@
+"""The strategies at work: what each variant sees when candles close."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection
+
+from models.domain.candles import Candle
+from models.domain.signals import Signal
+from models.domain.strategies import Crosses, Strategy
+from models.store.candles import Series, last_closes
+from models.store.database import Database
+from models.store.strategies import current_strategies
+
+LOOK_S = 5.0  # new versions are taken up so often
+
+_Watched = tuple[str, int, str, str, str]  # strategy, version, variant, venue, symbol
+
+
+class Strategies:
+    """The newest version of each strategy, on every series that it follows.
+
+    A series is warmed up with the closes that are stored, oldest first, when its first candle comes. Of a
+    version that is replaced nothing is raised any more; the new one begins with a warm-up of its own.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._strategies: Sequence[Strategy] = ()
+        self._look_at = 0.0
+        self._crosses: dict[_Watched, Crosses] = {}
+
+    @property
+    def intervals_s(self) -> frozenset[int]:
+        """The intervals that some strategy looks at."""
+        return frozenset(strategy.interval_s for strategy in self._strategies)
+
+    def take(self, closed: Iterable[Candle], now_us: int) -> list[Signal]:
+        """Return what closed candles raise, in their order. Raises StoreUnavailableError."""
+        if time.monotonic() >= self._look_at:
+            self._look()
+        raised = []
+        for candle in closed:
+            for strategy in self._strategies:
+                if strategy.follows(candle.venue, candle.symbol, candle.interval_s):
+                    for variant in strategy.variants:
+                        signal = self._crosses_of(strategy, variant, candle).close(candle, now_us)
+                        raised += [] if signal is None else [signal]
+        return raised
+
+    def forget(self) -> None:
+        """Begin anew with what is stored: after a failure nobody knows what was taken."""
+        self._crosses.clear()
+
+    def _look(self) -> None:
+        with self._database.read() as connection:
+            self._strategies = [row.strategy for row in current_strategies(connection)]
+        self._look_at = time.monotonic() + LOOK_S
+        known = {(each.name, each.version) for each in self._strategies}
+        self._crosses = {watched: each for watched, each in self._crosses.items() if watched[:2] in known}
+
+    def _crosses_of(self, strategy: Strategy, variant: str, candle: Candle) -> Crosses:
+        watched = (strategy.name, strategy.version, variant, candle.venue, candle.symbol)
+        crosses = self._crosses.get(watched)
+        if crosses is None:
+            crosses = Crosses(strategy, variant)
+            with self._database.read() as connection:
+                for before in _stored(connection, candle, strategy.variants[variant].closes_needed):
+                    crosses.close(before, 0, raising=False)
+            self._crosses[watched] = crosses
+        return crosses
+
+
+def _stored(connection: Connection, candle: Candle, count: int) -> list[Candle]:
+    series = Series(candle.market, candle.venue, candle.symbol, candle.interval_s)
+    return last_closes(connection, series, candle.open_time_us, count)
