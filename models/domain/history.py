@@ -17,21 +17,28 @@ from models.domain.sources import Input
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A product's prices as they are from a time on; None: not known."""
+    """A product's prices as they are from a time on; None: not known. Sizes are those of that moment.
+
+    A change of a size alone makes no sample.
+    """
 
     time_us: int
     bid: Decimal | None
     ask: Decimal | None
     last: Decimal | None
+    bid_size: Decimal | None = None
+    ask_size: Decimal | None = None
 
 
 class Print(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A trade: when it was made, its id at the venue, price and size."""
+    """A trade: when it was received, its id at the venue, price and size, who crossed, and the venue's own time."""
 
     time_us: int
     trade_id: str
     price: Decimal
     size: Decimal
+    taker_side: str = ""  # "" in entries that were written before it was kept
+    exchange_time_us: int | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True):
