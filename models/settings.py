@@ -58,6 +58,13 @@ class Settings(BaseSettings):
     events_kept_days: int = Field(default=7, ge=1)
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
 
+    # The archive of trades and best quotes
+    archive_url: str | None = None  # a folder or any fsspec URL; None: `archive` in `home`
+    archive_days: int = Field(default=30, ge=0)  # 0: for ever
+    archive_every_s: float = Field(
+        default=300, gt=0, le=3_600, validation_alias=AliasChoices("CROSSFILL_ARCHIVE_EVERY", "archive_every_s")
+    )
+
     @property
     def order_timeout(self) -> timedelta:
         """The deadline of an order that names none."""
@@ -79,6 +86,11 @@ class Settings(BaseSettings):
     def bus(self) -> str:
         """The Redis URL of the bus."""
         return self.bus_url.get_secret_value() if self.bus_url else self.broker
+
+    @property
+    def archive(self) -> str:
+        """The folder or fsspec URL of the archive."""
+        return self.archive_url or str((self.home / "archive").absolute())
 
     @property
     def venue_names(self) -> tuple[str, ...]:

@@ -43,8 +43,9 @@ class _Product:
 class History:
     """The history of one connection, from connecting to its end."""
 
-    def __init__(self, venue: str, token: int, connected_us: int) -> None:
+    def __init__(self, venue: str, token: int, connected_us: int, market: str) -> None:
         self._venue = venue
+        self._market = market
         self._token = token
         self._until_us = connected_us
         self._products: dict[str, _Product] = {}
@@ -84,12 +85,13 @@ class History:
                 product.samples.append(Sample(product.at_us, *product.prices, quote.bid_size, quote.ask_size))
             if product.samples or product.prints:
                 samples, prints = tuple(product.samples), tuple(product.prints)
-                chunks[product_id] = Chunk(self._venue, product_id, self._token, samples, prints)
+                chunks[product_id] = Chunk(self._venue, product_id, self._token, samples, prints, self._market)
                 product.told_us = now_us
                 product.samples, product.prints = [], []
         gaps = tuple(sorted({*missed, *self._missed}))
         self._missed.clear()
-        span = Span(self._venue, self._token, self._until_us, max(until_us, self._until_us), gaps)
+        until_us = max(until_us, self._until_us)
+        span = Span(self._venue, self._token, self._until_us, until_us, gaps, self._market)
         self._until_us = span.until_us
         return chunks, span
 

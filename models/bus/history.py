@@ -4,7 +4,7 @@ They are bounded by time. Entries are numbered by Redis's clock, some seconds af
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import redis
@@ -21,6 +21,8 @@ LATE_S = 10.0  # from the time of what is told to the number of its entry, clock
 PART = 30  # samples, and trades, that are written at once
 ENTRY = 2  # samples are about as long as the rest of an entry
 SETTLED_S = CHUNK_S + 1.0  # after so long a window's chunks are there
+
+Told = TypeVar("Told", Chunk, Span)
 
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")
 _chunk = msgspec.msgpack.Decoder(Chunk)
@@ -99,6 +101,49 @@ def read_spans(client: redis.Redis, venue: str, start_us: int, end_us: int) -> l
     with failures():
         entries: Any = client.xrange(spans_stream(venue), *_range(start_us, end_us))
     return [_span.decode(fields[b"b"]) for _, fields in entries]
+
+
+def symbols_kept(client: redis.Redis) -> list[str]:
+    """Return the symbols of which there is a history, in order. Raises BusUnavailableError."""
+    return _named(client, history_stream(""))
+
+
+def venues_kept(client: redis.Redis) -> list[str]:
+    """Return the venues of which there are spans, in order. Raises BusUnavailableError."""
+    return _named(client, spans_stream(""))
+
+
+def _named(client: redis.Redis, prefix: str) -> list[str]:
+    with failures():
+        return sorted({key.decode().removeprefix(prefix) for key in client.scan_iter(f"{prefix}*", count=1_000)})
+
+
+def chunks_after(client: redis.Redis, symbol: str, after: bytes, count: int) -> list[tuple[bytes, Chunk | None]]:
+    """Return the first entries of a symbol's history after one (b"0-0": from the first), with their numbers.
+
+    None stands for an entry that cannot be decoded. Raises BusUnavailableError.
+    """
+    return _after(client, history_stream(symbol), after, count, _chunk)
+
+
+def spans_after(client: redis.Redis, venue: str, after: bytes, count: int) -> list[tuple[bytes, Span | None]]:
+    """Return the same of the times in which a venue's connections lived. Raises BusUnavailableError."""
+    return _after(client, spans_stream(venue), after, count, _span)
+
+
+def _after(
+    client: redis.Redis, stream: str, after: bytes, count: int, decoder: msgspec.msgpack.Decoder[Told]
+) -> list[tuple[bytes, Told | None]]:
+    with failures():
+        entries: Any = client.xrange(stream, min=b"(" + after, count=count)
+
+    def told(message: bytes) -> Told | None:
+        try:
+            return decoder.decode(message)
+        except msgspec.DecodeError:
+            return None
+
+    return [(entry, told(fields[b"b"])) for entry, fields in entries]
 
 
 def read_candles(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[VenueCandle]:

@@ -49,6 +49,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True):
     token: int
     samples: tuple[Sample, ...]
     prints: tuple[Print, ...]
+    market: str = ""  # "" in entries that were written before it was kept
 
 
 class Span(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -59,6 +60,7 @@ class Span(msgspec.Struct, frozen=True, gc=False, array_like=True):
     from_us: int
     until_us: int
     gaps: tuple[str, ...] = ()
+    market: str = ""
 
 
 @dataclass(frozen=True, slots=True)

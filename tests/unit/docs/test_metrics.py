@@ -14,10 +14,13 @@ from models.metrics import new_registry
 from models.settings import Settings
 from notifier.metrics import NotifierMetrics
 from tests.services import ROOT
+from workers.archivist import Archivist
 from workers.inbox import Inbox
 from workers.jobs import WORKS
 from workers.metrics import Account, LoopMetrics, Tally, of_shards, of_venues
 
+NOTHING: Any = None
+ARCHIVIST = Archivist(NOTHING, NOTHING, 30)  # which does nothing yet
 Told = set[tuple[str, str]]  # process, metric
 SUFFIXES = {"counter": "_total", "info": "_info"}
 
@@ -52,6 +55,7 @@ def told() -> Told:
     found |= names("fulfilment", of_shards([]))
     found |= names("collectors", of_venues({}))
     found |= names("jobs", Tally(WORKS).collect())
+    found |= names("archivist", ARCHIVIST.collect())
     return found | names("each", new_registry("api", Settings()).collect())
 
 
@@ -75,7 +79,7 @@ def test_the_labels_are_those_of_the_table() -> None:
     account.state, account.quoted_us = _any(SimpleNamespace(connected_since_us=1)), 1
     for name in ("messages", "reconnects", "gaps", "conflated", "trades_lost"):
         setattr(account.state, name, 1)
-    for family in (*of_shards([loop]), *of_venues({"okx": account}), *Tally(WORKS).collect()):
+    for family in (*of_shards([loop]), *of_venues({"okx": account}), *Tally(WORKS).collect(), *ARCHIVIST.collect()):
         assert family.samples
         made[family.name + SUFFIXES.get(family.type, "")] = {label for each in family.samples for label in each.labels}
     made |= {name: set(labels) for name, (_, labels) in PROBED.items()}

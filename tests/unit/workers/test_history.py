@@ -32,7 +32,7 @@ def _int(value: Decimal | None) -> int | None:
 
 @pytest.fixture
 def history() -> History:
-    return History("okx", 7, 0)
+    return History("okx", 7, 0, "live")
 
 
 def test_a_change_of_prices_is_kept_and_a_change_of_sizes_is_not(history: History) -> None:
@@ -102,7 +102,11 @@ def test_spans_follow_one_another_and_never_go_back(history: History) -> None:
     spans = [
         history.flush(now, until, missed)[1] for now, until, missed in ((5, 4, ()), (9, 3, ("B", "A")), (20, 15, ()))
     ]
-    assert spans == [Span("okx", 7, 0, 4), Span("okx", 7, 4, 4, ("A", "B")), Span("okx", 7, 4, 15)]
+    assert spans == [
+        Span("okx", 7, 0, 4, (), "live"),
+        Span("okx", 7, 4, 4, ("A", "B"), "live"),
+        Span("okx", 7, 4, 15, (), "live"),
+    ]
 
 
 def test_trades_beyond_the_bound_are_missed_and_said_to_be(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
