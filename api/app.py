@@ -10,7 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api import audit, averages, health, instruments, jobs, metrics, orders, prices, problems, venues
+from api import (
+    audit,
+    averages,
+    candles,
+    health,
+    instruments,
+    jobs,
+    metrics,
+    orders,
+    prices,
+    problems,
+    signals,
+    venues,
+    vwap,
+)
 from api.announcing import Announcer
 from api.committing import WRITER, Committer
 from api.crowding import Crowded
@@ -91,7 +105,7 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, instruments, venues, audit, health, metrics):
+    for room in (orders, jobs, averages, prices, vwap, candles, signals, instruments, venues, audit, health, metrics):
         app.include_router(room.router)
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))

@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from redis import RedisError
 from starlette.responses import JSONResponse, Response
 
-from api.parsing import number, read_object, text, word
+from api.parsing import number, read_object, text, time_us, word
 from api.prices import SOURCES_MIN, listed, sources_min, venues_of
 from api.problems import ProblemError, bad_field, key_reused, not_found, unavailable
 from api.schemas import AverageRequest, job_json
@@ -122,15 +121,7 @@ def _instruments(body: Mapping[str, Any], instruments: Instruments) -> tuple[Ins
 
 
 def _start_us(value: object) -> int | None:
-    if value == "now":
-        return None
-    try:
-        moment = datetime.fromisoformat(text("start", value, 40))
-    except ValueError as error:
-        raise bad_field("start", f'{value!r} is no time; give "now" or one as 2026-11-21T12:00:00Z') from error
-    if moment.tzinfo is None:
-        raise bad_field("start", f"{value!r} names no time zone; end it with Z for UTC")
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return None if value == "now" else time_us("start", value, 'give "now" or')
 
 
 @router.post(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +15,7 @@ DIGITS_MAX = 60  # in a number's text; whatever is longer is no price
 EXPONENT_MAX = 40
 Word = TypeVar("Word", bound=StrEnum)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NumberText(str):
@@ -91,6 +93,17 @@ def text(field: str, value: object, length_max: int) -> str:
     if not 1 <= len(value) <= length_max or not value.isprintable():
         raise bad_field(field, f"must have 1 to {length_max} printable characters")
     return str(value)
+
+
+def time_us(field: str, value: object, also: str = "give") -> int:
+    """Return a time given as RFC 3339 text, in microseconds since the epoch. Raises ProblemError."""
+    try:
+        moment = datetime.fromisoformat(text(field, value, 40))
+    except ValueError as error:
+        raise bad_field(field, f"{value!r} is no time; {also} one as 2026-11-21T12:00:00Z") from error
+    if moment.tzinfo is None:
+        raise bad_field(field, f"{value!r} names no time zone; end it with Z for UTC")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def word(field: str, value: object, words: type[Word]) -> Word:

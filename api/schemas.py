@@ -6,9 +6,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.domain.averages import Method
+from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import plain
 from models.domain.orders import OrderState, Reason
+from models.domain.signals import Signal
 from models.domain.sources import Consolidated, Input, Source
+from models.domain.vwap import Vwap
 from models.store.events import rfc3339
 from models.store.rows import JobRow, OrderRow, SplitRow
 
@@ -141,4 +144,58 @@ def job_json(row: JobRow, flower_url: str) -> dict[str, Any]:
         "error": row.error,
         "task_id": row.task_id,
         "task_url": f"{flower_url}/task/{row.task_id}" if row.task_id else None,
+    }
+
+
+INTERVAL_NAMES = {interval_s: name for name, interval_s in INTERVALS_S.items()}
+
+
+def candle_json(candle: Candle) -> dict[str, Any]:
+    """Return a candle; which series it is of stands beside it."""
+    return {
+        "open_time": rfc3339(candle.open_time_us),
+        "open": plain(candle.open),
+        "high": plain(candle.high),
+        "low": plain(candle.low),
+        "close": plain(candle.close),
+        "volume": plain(candle.volume),
+        "quote_volume": plain(candle.quote_volume),
+        "vwap": _text(candle.vwap),
+        "taker_buy_volume": plain(candle.taker_buy_volume),
+        "trades": candle.trades,
+        "revision": candle.revision,
+        "incomplete": candle.incomplete,
+        "closed": candle.closed,
+    }
+
+
+def vwap_json(venue: str, vwap: Vwap, window: int | str) -> dict[str, Any]:
+    """Return a sliding average; `window` is a number of trades, or the name of a time."""
+    return {
+        "venue": venue,
+        "vwap": _text(vwap.value),
+        "window": window,
+        "points": vwap.points,
+        "size": plain(vwap.size),
+        "from": rfc3339(vwap.from_us),
+        "until": rfc3339(vwap.until_us),
+    }
+
+
+def signal_json(signal: Signal) -> dict[str, Any]:
+    """Return a signal, with the candle at whose close it was raised."""
+    return {
+        "strategy": signal.strategy,
+        "version": signal.version,
+        "variant": signal.variant,
+        "venue": signal.venue,
+        "pair": signal.symbol,
+        "interval": INTERVAL_NAMES.get(signal.interval_s, f"{signal.interval_s}s"),
+        "open_time": rfc3339(signal.open_time_us),
+        "cross": signal.cross.value,
+        "close": plain(signal.close),
+        "fast": plain(signal.fast),
+        "slow": plain(signal.slow),
+        "raised": rfc3339(signal.raised_us),
+        "market": signal.market,
     }

@@ -5,13 +5,23 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.domain.candles import INTERVALS_S
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _interval(name: str) -> str:
+    if name not in INTERVALS_S:
+        raise ValueError(f"{name!r} is no interval of candles; one of {', '.join(INTERVALS_S)}")
+    return name
+
+
+Interval = Annotated[str, AfterValidator(_interval)]
 
 
 class Settings(BaseSettings):
@@ -56,6 +66,8 @@ class Settings(BaseSettings):
     accept_queue_max: int = Field(default=1_024, ge=1)
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
+    # By interval, as JSON; those that are not in it are kept for ever.
+    candles_kept_days: dict[Interval, Annotated[float, Field(gt=0, le=36_500)]] = {"1s": 1, "1m": 90}
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
 
     # The archive of trades and best quotes
@@ -69,6 +81,11 @@ class Settings(BaseSettings):
     def order_timeout(self) -> timedelta:
         """The deadline of an order that names none."""
         return timedelta(seconds=self.order_timeout_s)
+
+    @property
+    def candles_kept(self) -> dict[int, timedelta]:
+        """For how long candles are kept, by their length in seconds; others are kept for ever."""
+        return {INTERVALS_S[name]: timedelta(days=days) for name, days in self.candles_kept_days.items()}
 
     @property
     def database(self) -> str:

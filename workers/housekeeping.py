@@ -11,6 +11,7 @@ from models.bus.names import Queue, Task, orders_queue
 from models.bus.wakeups import Wakeups, new_task_id
 from models.settings import Settings
 from models.store.audit import heads
+from models.store.candles import prune_candles
 from models.store.database import Database, StoreUnavailableError, now_us
 from models.store.events import prune
 from models.store.jobs import jobs_forgotten, shards_forgotten
@@ -41,11 +42,8 @@ def sweep() -> int:
 
 @app.task(name=Task.EVENT_PRUNE.value)
 def prune_events() -> int:
-    """Delete events that are older than they are kept; return how many."""
-    kept_us = int(timedelta(days=settings.events_kept_days).total_seconds() * 1e6)
-    with database().read() as connection:
-        before_us = now_us(connection) - kept_us
-    return prune(database(), before_us)
+    """Delete events, and candles, that are older than they are kept; return how many."""
+    return prune_old(database(), settings)
 
 
 @app.task(name=Task.DATABASE_CHECKPOINT.value, throws=(StoreUnavailableError,))
@@ -67,6 +65,14 @@ def tell_heads() -> list[str]:
         told = [str(head) for head in heads(connection)]
     log.info("audit heads", heads=told)
     return told
+
+
+def prune_old(store: Database, configured: Settings) -> int:
+    """Delete events and candles that are older than they are kept, in short transactions; return how many."""
+    kept_us = timedelta(days=configured.events_kept_days) // timedelta(microseconds=1)
+    with store.read() as connection:
+        time_us = now_us(connection)
+    return prune(store, time_us - kept_us) + prune_candles(store, configured.candles_kept, time_us)
 
 
 def sweep_due(store: Database, configured: Settings) -> int:

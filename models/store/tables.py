@@ -263,3 +263,73 @@ events = Table(
     Column("order_id", String(36)),
     Column("payload", JSON, nullable=False),
 )
+
+# What was traded, and what strategies made of it. `venue` is "all" for all of them together.
+candles = Table(
+    "candles",
+    metadata,
+    Column("market", String(16), primary_key=True),
+    Column("venue", String(16), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("interval_s", Integer, primary_key=True, autoincrement=False),
+    # Of these two: a series' newest revisions in a range are read from the key alone, in either direction.
+    Column("open_time_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("open", Money, nullable=False),
+    Column("high", Money, nullable=False),
+    Column("low", Money, nullable=False),
+    Column("close", Money, nullable=False),
+    Column("volume", Money, nullable=False),
+    Column("quote_volume", Money, nullable=False),
+    Column("taker_buy_volume", Money, nullable=False),
+    Column("trades", Integer, nullable=False),
+    Column("incomplete", Boolean, nullable=False),
+    sqlite_with_rowid=False,  # rows lie in the order of the key, as they are read
+)
+
+candle_checks = Table(
+    "candle_checks",
+    metadata,
+    Column("market", String(16), primary_key=True),
+    Column("venue", String(16), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("interval_s", Integer, primary_key=True, autoincrement=False),
+    Column("compared", BigInteger, nullable=False),  # of our candles with the venue's own
+    Column("differing", BigInteger, nullable=False),
+    Column("difference", JSON(none_as_null=True)),  # the last one
+    Column("difference_us", BigInteger),  # when it was found
+)
+
+strategies = Table(
+    "strategies",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),  # 1, 2, ...; one never changes
+    Column("config", JSON, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("market", String(16), nullable=False),
+    Column("strategy", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("variant", String(32), nullable=False),
+    Column("venue", String(16), nullable=False),
+    Column("symbol", String(32), nullable=False),
+    Column("interval_s", Integer, nullable=False),
+    Column("open_time_us", BigInteger, nullable=False),
+    Column("cross", String(16), nullable=False),
+    Column("close", Money, nullable=False),
+    Column("fast", Money, nullable=False),
+    Column("slow", Money, nullable=False),
+    Column("raised_us", BigInteger, nullable=False),
+    UniqueConstraint(
+        *("market", "strategy", "version", "variant", "venue", "symbol", "interval_s", "open_time_us"),
+        name="signals_once",
+    ),
+    Index("signals_symbol", "market", "symbol", "id"),
+    sqlite_autoincrement=True,
+)
