@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api import (
+    archive,
     audit,
     averages,
     candles,
@@ -105,7 +106,22 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    for room in (orders, jobs, averages, prices, vwap, candles, signals, instruments, venues, audit, health, metrics):
+    rooms = (
+        orders,
+        jobs,
+        averages,
+        archive,
+        prices,
+        vwap,
+        candles,
+        signals,
+        instruments,
+        venues,
+        audit,
+        health,
+        metrics,
+    )
+    for room in rooms:
         app.include_router(room.router)
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))

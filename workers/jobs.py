@@ -3,23 +3,47 @@
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from contextlib import closing, suppress
+from functools import cache, partial
 from typing import Any
 
 import redis
 import structlog
 from kombu.exceptions import OperationalError
 
+from models.archive.files import Archive
 from models.bus.client import connect
 from models.bus.names import Task
 from models.domain.errors import CrossfillError
 from models.domain.orders import JobState
 from models.settings import Settings
 from models.store.database import Database
-from models.store.jobs import AVERAGE_KIND, ClaimedJob, ClaimLostError, claim_due, fail, finish, report
+from models.store.jobs import (
+    AVERAGE_KIND,
+    CANDLES_KIND,
+    VWAP_KIND,
+    ClaimedJob,
+    ClaimLostError,
+    claim_due,
+    fail,
+    finish,
+    put_back,
+    report,
+)
 from models.store.listings import instruments_at
 from models.store.venues import switches
+from workers.archive import (
+    SoFar,
+    Take,
+    candles_hour,
+    candles_json,
+    source_of,
+    vwap_hour,
+    vwap_json,
+    vwap_told,
+    window_of,
+    work,
+)
 from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
 from workers.metrics import Tally
@@ -33,8 +57,8 @@ log = structlog.get_logger()
 # What the worker's main process tells of its child's work; it is there before the child is forked.
 tally: Tally | None = None
 
-# A job's result, and what its owner is told of it.
-Worked = tuple[dict[str, Any], dict[str, Any]]
+# A job's result, and what its owner is told of it; None: how far a long job is, which goes on in another turn.
+Worked = tuple[dict[str, Any], dict[str, Any] | None]
 Work = Callable[[Database, redis.Redis, Settings, ClaimedJob], Worked]
 
 
@@ -92,7 +116,11 @@ def _work(store: Database, client: redis.Redis, configured: Settings, claimed: C
     """Work one job and return how the attempt ended, in the words of Tally."""
     try:
         try:
-            finish(store, claimed, *WORKS[claimed.kind](store, client, configured, claimed))
+            result, told = WORKS[claimed.kind](store, client, configured, claimed)
+            if told is None:
+                put_back(store, claimed, result)
+                return "continued"
+            finish(store, claimed, result, told)
         except ClaimLostError:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever one job holds, the others never wait for it
@@ -115,8 +143,36 @@ def _average(store: Database, client: redis.Redis, configured: Settings, claimed
 
     wanted = wanted_of(claimed.payload)
     known = instruments_at(store, configured.market)
-    result = compute(wanted, known, client, enabled, configured.market.value, progress)
+    archive = Archive(configured.archive, configured.market.value)
+    result = compute(wanted, known, client, archive, enabled, progress)
     return result, told_of(result)
 
 
-WORKS: dict[str, Work] = {AVERAGE_KIND: _average}
+def _vwap(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    window, market = window_of(claimed.payload), configured.market.value
+    so_far, left = _over_archive(store, client, configured, claimed, vwap_hour(window))
+    if left is not None:
+        return left, None
+    result = vwap_json(window, so_far, market)
+    return result, vwap_told(result)
+
+
+def _candles(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    window = window_of(claimed.payload)
+    so_far, left = _over_archive(store, client, configured, claimed, candles_hour(window, store))
+    if left is not None:
+        return left, None
+    result = candles_json(window, so_far, configured.market.value)
+    return result, result
+
+
+def _over_archive(
+    store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob, take: Take
+) -> tuple[SoFar, dict[str, Any] | None]:
+    known = instruments_at(store, configured.market)
+    with closing(source_of(configured, client, known)) as source:
+        told = partial(report, store, claimed, lease_us=LEASE_US)
+        return work(window_of(claimed.payload), source, take, claimed.progress, told)
+
+
+WORKS: dict[str, Work] = {AVERAGE_KIND: _average, VWAP_KIND: _vwap, CANDLES_KIND: _candles}

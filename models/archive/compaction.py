@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from models.archive.files import OPTIONS, Archive
+from models.archive.files import OPTIONS, PART_ROWS, Archive
 from models.archive.layout import Entry, File, Series
 from models.archive.rows import DECIMALS, Shape
 
@@ -81,13 +81,18 @@ def shapes_of(footer: Any, names: Sequence[str]) -> dict[str, Shape]:  # noqa: A
 def _copy(archive: Archive, files: Sequence[File], schema: Any, stream: Any) -> None:  # noqa: ANN401 -- likewise
     """Write the rows of files whose ranges are in order; an entry that two of them tell of is copied once."""
     done: Entry | None = None
+    held: list[Any] = []
     with pq.ParquetWriter(stream, schema, **OPTIONS) as writer:
         for file in files:
             for batch in archive.parts(file):
                 fresh = batch if done is None else batch.filter(_after(batch, done))
-                if fresh.num_rows:
-                    writer.write_table(pa.Table.from_batches([fresh]).cast(schema))
+                held.append(pa.Table.from_batches([fresh]).cast(schema))
+                if sum(part.num_rows for part in held) >= PART_ROWS:  # many small row groups are slow to read
+                    writer.write_table(pa.concat_tables(held))
+                    held = []
             done = file.last if done is None else max(done, file.last)
+        if held:
+            writer.write_table(pa.concat_tables(held))
 
 
 def _after(batch: Any, entry: Entry) -> Any:  # noqa: ANN401 -- likewise

@@ -79,7 +79,7 @@ class Archive:
         It is there whole or not at all, also after a power cut; another file of the same range is replaced.
         """
         with self.writing(series, first, last) as writing:
-            pq.write_table(table, writing.stream, **OPTIONS)
+            pq.write_table(table, writing.stream, row_group_size=PART_ROWS, **OPTIONS)
         return writing.file
 
     def writing(self, series: Series, first: Entry, last: Entry) -> "Writing":

@@ -91,16 +91,37 @@ def parts_of(chunks: Mapping[str, Chunk]) -> Iterator[dict[str, Chunk]]:
 
 def read_chunks(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[Chunk]:
     """Return what may say something of a window of a symbol. Raises BusUnavailableError."""
-    with failures():
-        entries: Any = client.xrange(history_stream(symbol), *_range(start_us, end_us))
-    return [_chunk.decode(fields[b"b"]) for _, fields in entries]
+    return [chunk for _, chunk in numbered_chunks(client, symbol, start_us, end_us)]
+
+
+def numbered_chunks(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[tuple[bytes, Chunk]]:
+    """Return the same with the numbers of their entries. Raises BusUnavailableError."""
+    return _between(client, history_stream(symbol), start_us, end_us, _chunk)
 
 
 def read_spans(client: redis.Redis, venue: str, start_us: int, end_us: int) -> list[Span]:
     """Return when a venue's connections lived, around a window. Raises BusUnavailableError."""
+    return [span for _, span in numbered_spans(client, venue, start_us, end_us)]
+
+
+def numbered_spans(client: redis.Redis, venue: str, start_us: int, end_us: int) -> list[tuple[bytes, Span]]:
+    """Return the same with the numbers of their entries. Raises BusUnavailableError."""
+    return _between(client, spans_stream(venue), start_us, end_us, _span)
+
+
+def _between(
+    client: redis.Redis, stream: str, start_us: int, end_us: int, decoder: msgspec.msgpack.Decoder[Told]
+) -> list[tuple[bytes, Told]]:
     with failures():
-        entries: Any = client.xrange(spans_stream(venue), *_range(start_us, end_us))
-    return [_span.decode(fields[b"b"]) for _, fields in entries]
+        entries: Any = client.xrange(stream, *entry_range(start_us, end_us))
+    return [(entry, decoder.decode(fields[b"b"])) for entry, fields in entries]
+
+
+def kept_from_ms(client: redis.Redis, stream: str) -> int:
+    """Return from when on a stream's entries are kept, or the end of time for none. Raises BusUnavailableError."""
+    with failures():
+        entries: Any = client.xrange(stream, count=1)
+    return int(entries[0][0].split(b"-")[0]) if entries else 1 << 62
 
 
 def symbols_kept(client: redis.Redis) -> list[str]:
@@ -149,7 +170,7 @@ def _after(
 def read_candles(client: redis.Redis, symbol: str, start_us: int, end_us: int) -> list[VenueCandle]:
     """Return what venues told of a symbol's candles around a window, in order. Raises BusUnavailableError."""
     with failures():
-        entries: Any = client.xrange(candles_stream(symbol), *_range(start_us, end_us))
+        entries: Any = client.xrange(candles_stream(symbol), *entry_range(start_us, end_us))
     return [candle for _, fields in entries for candle in _candles.decode(fields[b"b"])]
 
 
@@ -168,7 +189,7 @@ def _entry_ms(now_us: int, kept_s: float) -> int:
     return (now_us // 1000) - int((kept_s + KEYFRAME_S + LATE_S) * 1000)
 
 
-def _range(start_us: int, end_us: int) -> tuple[int, int]:
-    """Return the numbers between which entries may tell of a window."""
+def entry_range(start_us: int, end_us: int) -> tuple[int, int]:
+    """Return the numbers (ms) between which entries may tell of a window."""
     first = start_us // 1000 - int((KEYFRAME_S + LATE_S) * 1000)
     return max(0, first), end_us // 1000 + int((CHUNK_S + LATE_S) * 1000)

@@ -103,7 +103,7 @@ def window_mean(
     seen_us = counted = 0
     with localcontext(EXACT):
         total = Decimal(0)
-        for token, from_us, until_us in _lived(spans, start_us, end_us):
+        for token, from_us, until_us in lived(spans, start_us, end_us):
             samples = sorted(by_token.get(token, ()), key=lambda sample: sample.time_us)
             for value, held_us in _steps(samples, from_us, until_us, wanted):
                 total += value * held_us
@@ -113,9 +113,9 @@ def window_mean(
     return WindowMean(mean, quotient(Decimal(seen_us), Decimal(end_us - start_us)), counted)
 
 
-def _lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int, int, int]]:
+def lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int, int, int]]:
     """Return (token, from, until) within a window, without overlaps, the newer connection before the older."""
-    lived: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int]] = []
     taken: list[tuple[int, int]] = []
     for span in sorted(spans, key=lambda span: (-span.token, span.from_us)):
         pieces = [(max(span.from_us, start_us), min(span.until_us, end_us))]
@@ -127,9 +127,9 @@ def _lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int,
                 if part[0] < part[1]
             ]
         pieces = [(begin, end) for begin, end in pieces if begin < end]
-        lived += [(span.token, begin, end) for begin, end in pieces]
+        found += [(span.token, begin, end) for begin, end in pieces]
         taken += pieces
-    return lived
+    return found
 
 
 def _steps(
