@@ -23,6 +23,7 @@ from api import (
     prices,
     problems,
     signals,
+    strategies,
     venues,
     vwap,
 )
@@ -106,7 +107,7 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         made.database.close()
 
     app = FastAPI(title="Crossfill", version="0.1.0", lifespan=lifespan, redoc_url=None)
-    rooms = (
+    for room in (
         orders,
         jobs,
         averages,
@@ -115,13 +116,13 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         vwap,
         candles,
         signals,
+        strategies,
         instruments,
         venues,
         audit,
         health,
         metrics,
-    )
-    for room in rooms:
+    ):
         app.include_router(room.router)
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))

@@ -4,14 +4,13 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi import Query as QueryParameters
 from fastapi.concurrency import run_in_threadpool
-from msgspec.structs import replace
 from pydantic import BaseModel, Field
 from redis import RedisError
 from sqlalchemy import Connection
@@ -192,14 +191,14 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, now_us
     until_us = min(end_us, known_us)
     next_us: int | None = None
     if wanted.onward:
-        found = [*_from(connection, wanted, start_us, until_us), *last]
+        found = [*_closed(connection, wanted, start_us, until_us, still), *last]
         if len(found) > wanted.limit:
             next_us = found[wanted.limit].open_time_us
         found = found[: wanted.limit]
     elif wanted.fill:
         last_us = last[0].open_time_us + interval_us if last else until_us
         first_us = max(start_us, last_us - wanted.limit * interval_us)
-        found = [*_from(connection, wanted, first_us, until_us), *last]
+        found = [*_closed(connection, wanted, first_us, until_us, still), *last]
         if first_us > start_us and newest_before(connection, series, first_us) is not None:
             next_us = first_us
     else:
@@ -211,17 +210,16 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, now_us
     return Page(found, next_us, check, None if found else _why_none(connection, series, newest or still))
 
 
-def _from(connection: Connection, wanted: Wanted, start_us: int, until_us: int) -> list[Candle]:
-    """Return the closed candles from a time on, at most one more than a page has."""
-    series, interval_us, count = wanted.series, wanted.series.interval_us, wanted.limit + 1
-    rows = read_candles(connection, series, start_us, until_us, count)
-    if not wanted.fill:
-        return rows
-    before = newest_before(connection, series, start_us)
-    if before is not None:  # only its close is of interest, however long ago it was
-        rows = [replace(before, open_time_us=start_us - interval_us), *rows]
-    made = (candle for candle in filled(rows, interval_us, until_us) if candle.open_time_us >= start_us)
-    return list(islice(made, count))
+def _closed(connection: Connection, wanted: Wanted, start_us: int, until_us: int, still: Candle | None) -> list[Candle]:
+    """Return the closed candles with start <= open time < until, at most one more than a page has."""
+    count = wanted.limit + 1
+    # Also the first one beyond the end, where there are so few: what is empty before it goes by it.
+    made: Iterable[Candle] = read_candles(connection, wanted.series, start_us, _EVER_US, count)
+    if wanted.fill:
+        before = newest_before(connection, wanted.series, start_us)
+        neighbours = [each for each in (before, *made, still) if each is not None]
+        made = filled(neighbours, wanted.series.interval_us, start_us)
+    return list(islice(takewhile(lambda candle: candle.open_time_us < until_us, made), count))
 
 
 def _why_none(connection: Connection, series: Series, newest: Candle | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.domain.averages import Method
-from models.domain.candles import INTERVALS_S, Candle
+from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle
 from models.domain.decimals import plain
 from models.domain.orders import OrderState, Reason
 from models.domain.signals import Signal
@@ -64,6 +64,26 @@ class CandlesRequest(VwapRequest):
 
     interval: str | None = Field(default=None, examples=["1m"])
     intervals: list[str] | None = None
+
+
+class VariantRequest(BaseModel):
+    """Two moving averages of closing prices. `seed` is what an exponential one begins with: sma or first."""
+
+    kind: str = Field(examples=["sma", "ema"])
+    fast: int = Field(examples=[50])
+    slow: int = Field(examples=[200])
+    seed: str | None = None
+
+
+class StrategyRequest(BaseModel):
+    """The body of PUT /strategies/{name}. Without `pairs`: all of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    interval: str = Field(default="1h", examples=list(INTERVALS_S))
+    venue: str = Field(default=EVERY_VENUE, examples=[EVERY_VENUE, "binance"])
+    pairs: list[str] | None = Field(default=None, examples=[["BTC-USDT"]])
+    variants: dict[str, VariantRequest] = Field(examples=[{"a": {"kind": "sma", "fast": 50, "slow": 200}}])
 
 
 def order_json(row: OrderRow) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from api.services import services
 from models.bus.analysis import decode_vwaps
 from models.bus.names import vwap_key
 from models.domain.candles import EVERY_VENUE
-from models.domain.vwap import Vwap
+from models.domain.vwap import WINDOW_MAX, Vwap
 from models.store.events import rfc3339
 
 router = APIRouter(tags=["vwap"])
 
-WINDOW_MAX = 1_000_000  # trades
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _TIME = re.compile(rf"\d{{1,6}}[{''.join(_UNITS_S)}]", re.ASCII)

@@ -22,6 +22,7 @@ BENCHMARKS = (
     "stream",
     "slow_bus",
     "prices",
+    "candles",
     "ledger_memory",
 )
 

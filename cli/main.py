@@ -2,7 +2,21 @@
 
 import typer
 
-from cli import audit, events, instruments, orders, prices, replay, sessions, status, up, venues
+from cli import (
+    audit,
+    candles,
+    events,
+    instruments,
+    orders,
+    prices,
+    replay,
+    sessions,
+    signals,
+    status,
+    strategies,
+    up,
+    venues,
+)
 
 app = typer.Typer(
     help="Queue-backed jobs for crypto orders and prices. Orders are on paper: nothing is sent to an exchange.",
@@ -18,6 +32,10 @@ app.command(name="events")(events.events)
 app.command()(prices.price)
 app.command()(prices.average)
 app.command()(prices.watch)
+app.command(name="candles")(candles.candles)
+app.command(name="signals")(signals.signals)
+app.command(name="strategies")(strategies.strategies)
+app.add_typer(strategies.strategy, name="strategy")
 app.command(name="instruments")(instruments.instruments)
 app.command(name="venues")(venues.venues)
 app.command()(venues.venue)

@@ -1,4 +1,4 @@
-"""`python -m cli.migrate`: bring the database to this version, with its venues, shards and local owner.
+"""`python -m cli.migrate`: bring the database to this version, with its venues, shards, local owner and first strategy.
 
 `crossfill up` does the same in passing; on servers it runs once, before everything else.
 """
@@ -9,10 +9,12 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from models.domain.errors import CrossfillError
+from models.domain.strategies import GOLDEN_CROSS
 from models.settings import Settings
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards, migrate
+from models.store.strategies import ensure_strategy
 from models.store.venues import ensure_venues
 
 OWNER = "local"
@@ -24,7 +26,7 @@ class DatabaseUnusableError(CrossfillError):
 
 
 def prepare(settings: Settings, token: str) -> None:
-    """Migrate the database, fix its number of shards, and make its venues and its owner of the token.
+    """Migrate the database, fix its number of shards, and make its venues, first strategy and owner of the token.
 
     Raises StateTooNewError, StoreUnavailableError, DatabaseUnusableError.
     """
@@ -47,6 +49,7 @@ def _prepare(url: str, settings: Settings, token: str) -> None:
         fix_shards(database, settings.shards)
         ensure_venues(database, settings.venue_names)
         ensure_owner(database, OWNER, ROLE, token)
+        ensure_strategy(database, GOLDEN_CROSS)
     finally:
         database.close()
 

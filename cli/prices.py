@@ -107,14 +107,11 @@ def average(
     as_json: Json = False,
 ) -> None:
     """Ask for an average over a window of time, as a job, and follow it until it is done."""
-    from cli.sessions import seconds  # noqa: PLC0415 -- only this needs it
+    from cli.sessions import moment, seconds  # noqa: PLC0415 -- only this needs it
 
     body: dict[str, Any] = {"window_s": str(seconds("--window", window)), "method": method, "input": source}
     body |= {"pair": pairs[0]} if len(pairs) == 1 else {"pairs": pairs}
-    if start.startswith("-"):
-        ago = time.time() - seconds("--start", start[1:])
-        start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ago))
-    body |= {"start": start} | ({"venues": venue} if venue else {})
+    body |= {"start": moment("--start", start)} | ({"venues": venue} if venue else {})
     found = remote()
     job = found.call("POST", "/prices/average", body)["job"]
     if follow:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, Queue
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -27,6 +27,10 @@ def fail(sentence: str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def _json(answer: IO[bytes]) -> Any:  # noqa: ANN401 -- JSON
+    return json.load(answer, parse_float=str)
+
+
 @dataclass(frozen=True)
 class Remote:
     """Where the API and the notifier are, and the token."""
@@ -35,8 +39,15 @@ class Remote:
     notifier: str
     token: str | None
 
-    def call(self, method: str, path: str, body: object = None, also: Collection[int] = ()) -> Any:  # noqa: ANN401 -- the answer's JSON
-        """Return the JSON that a request is answered with; end with a sentence where it is refused.
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        also: Collection[int] = (),
+        read: Callable[[IO[bytes]], Any] = _json,
+    ) -> Any:  # noqa: ANN401 -- the answer's JSON
+        """Return the JSON that a request is answered with, or what `read` makes of it; end with a sentence if refused.
 
         A refusal with a status that is in `also` is returned like an answer.
         """
@@ -44,10 +55,10 @@ class Remote:
         try:
             request = Request(self.api + path, data, self._headers(), method=method)  # noqa: S310 -- the user's own address
             with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 -- likewise
-                return json.load(answer, parse_float=str)
+                return read(answer)
         except HTTPError as error:
             if error.code in also:
-                return json.load(error, parse_float=str)
+                return read(error)
             fail(_complaint(error))
         except (URLError, OSError, ValueError) as error:
             fail(f"Crossfill does not answer at {self.api} ({error}); start it with `make run`")

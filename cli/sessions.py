@@ -1,6 +1,7 @@
 """`crossfill record`: an exchange's traffic into a file that `crossfill up --replay` plays."""
 
 import re
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,13 @@ def seconds(option: str, text: str) -> float:
     if match is None:
         fail(f"{option} {text}: give a number and s, m or h, as in 30s, 5m, 1h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def moment(option: str, text: str) -> str:
+    """Return a time as it was given, or for one as -5m what it was so long ago, RFC 3339."""
+    if not text.startswith("-"):
+        return text
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds(option, text[1:])))
 
 
 def record(

@@ -14,3 +14,6 @@ def plain(value: Decimal) -> str:
 # Room for any product of two scaled numbers (19 digits each) and for sums of many of them: with it
 # prices times sizes are exact.
 EXACT = Context(prec=80, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact])
+# For sums that nothing may stop: exact for all that a market says, and a venue's nonsense of hundreds of
+# digits is rounded.
+WIDE = Context(prec=200)

@@ -9,18 +9,17 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, true, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from models.domain.candles import Candle
+from models.domain.candles import GAP_MAX_US, Candle
 from models.store.bulk import Bulk, given
 from models.store.database import Database
 from models.store.tables import candle_checks, candles
 
 PRUNE_BATCH = 5_000
 
-_ZERO = Decimal(0)
+_NOTHING = (Decimal(0),) * 3  # volumes
 
 
 class Series(NamedTuple):
@@ -108,6 +107,7 @@ def _key_of(candle: Candle) -> tuple[Any, ...]:
     return tuple(getattr(candle, name) for name in _KEY)
 
 
+_FIELDS = [candles.c[name] for name in Candle.__struct_fields__ if name != "closed"]
 _later = candles.alias("later")
 _IS_NEWEST_REVISION = candles.c.revision == (
     select(func.max(_later.c.revision))
@@ -128,12 +128,12 @@ def read_candles(
     """Return the newest revision of each stored candle with start <= open time < end, in order, at most `limit`."""
     time_us = candles.c.open_time_us
     query = (
-        select(candles)
+        select(*_FIELDS)
         .where(_of(series), time_us >= start_us, time_us < end_us, _IS_NEWEST_REVISION)
         .order_by(time_us.desc() if newest_first else time_us)
         .limit(limit)
     )
-    return [Candle(**row) for row in connection.execute(query).mappings()]
+    return [Candle(*row) for row in connection.execute(query)]
 
 
 def _of(series: Series) -> ColumnElement[bool]:
@@ -146,53 +146,52 @@ def newest_before(connection: Connection, series: Series, before_us: int) -> Can
     return found[0] if found else None
 
 
-def filled(made: Iterable[Candle], interval_us: int, until_us: int | None = None) -> Iterator[Candle]:
+def filled(made: Iterable[Candle], interval_us: int, from_us: int = 0, until_us: int = 0) -> Iterator[Candle]:
     """Yield candles of one series, oldest first, with those between them in which nothing was traded.
 
-    `until_us`: also after the last of them, as far as they end by then.
+    `from_us`: none that opens before it. `until_us`: also after the last one, as far as they end by then.
+    Where the record cannot tell whether nothing was traded or nobody looked, they are incomplete: before one
+    that is, for there somebody may have begun to look, and in a gap of more than GAP_MAX_US after one that is.
     """
     before: Candle | None = None
     for candle in made:
         if before is not None:
-            yield from _empty_after(before, interval_us, candle.open_time_us - interval_us)
-        yield candle
+            yield from _empty(before, candle.open_time_us, interval_us, from_us, incomplete=candle.incomplete)
+        if candle.open_time_us >= from_us:
+            yield candle
         before = candle
-    if before is not None and until_us is not None:
-        yield from _empty_after(before, interval_us, until_us - interval_us)
+    if before is not None:
+        yield from _empty(before, until_us // interval_us * interval_us, interval_us, from_us, incomplete=False)
 
 
-def _empty_after(before: Candle, interval_us: int, last_us: int) -> Iterator[Candle]:
-    price = before.close
-    for time_us in range(before.open_time_us + interval_us, last_us + 1, interval_us):
+def _empty(before: Candle, end_us: int, interval_us: int, from_us: int, *, incomplete: bool) -> Iterator[Candle]:
+    start_us = before.open_time_us + interval_us
+    incomplete = incomplete or (before.incomplete and end_us - start_us > GAP_MAX_US)
+    prices = (before.close,) * 4
+    for time_us in range(max(start_us, from_us), end_us, interval_us):
         yield Candle(
-            before.venue,
-            before.symbol,
-            before.interval_s,
-            time_us,
-            *(price, price, price, price),
-            *(_ZERO, _ZERO, _ZERO),
-            0,
-            before.market,
+            *(before.venue, before.symbol, before.interval_s, time_us, *prices, *_NOTHING, 0, before.market),
+            incomplete=incomplete,
         )
 
 
-def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[tuple[int, Decimal]]:
-    """Return open time and close of the last `count` candles that ended by a time, oldest first, to warm up with.
+def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[Candle]:
+    """Return the last `count` candles that ended by a time, oldest first, to warm averages of their closes up.
 
     Those in which nothing was traded are among them. Fewer where the record begins later; none where
-    nothing was traded in all of them: a price from before that says nothing of an average.
+    nothing was traded in all of them: a price from before that says nothing of an average. A second without
+    trades has no candle (see CandleMaker), so of seconds they are the last ones that there are.
     """
     interval_us = series.interval_us
     end_us = before_us // interval_us * interval_us
+    if series.interval_s == 1:
+        return read_candles(connection, series, 0, end_us, count, newest_first=True)[::-1]
     start_us = end_us - count * interval_us
     found = read_candles(connection, series, start_us, end_us, count)
     if not found:
         return []
     before = newest_before(connection, series, start_us)
-    if before is not None:
-        found = [msgspec.structs.replace(before, open_time_us=start_us - interval_us), *found]
-    closes = [(candle.open_time_us, candle.close) for candle in filled(found, interval_us, end_us)]
-    return closes[-count:]
+    return list(filled(found if before is None else [before, *found], interval_us, start_us, end_us))
 
 
 def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int) -> int:
@@ -230,7 +229,9 @@ def _old(connection: Connection, kept: Mapping[int, timedelta], now_us: int) -> 
 
 def _first_us(connection: Connection, series: Series, before_us: int) -> int | None:
     time_us = candles.c.open_time_us
-    return connection.execute(select(func.min(time_us)).where(_of(series), time_us < before_us)).scalar_one()
+    query = select(func.min(time_us)).where(_of(series), time_us < before_us)
+    first_us: int | None = connection.execute(query).scalar_one()
+    return first_us
 
 
 def _pairs(connection: Connection) -> Iterator[tuple[str, str, str]]:

@@ -1,23 +1,25 @@
 """Strategies: named configurations in versions. A version never changes; what is put anew is the next one."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, func, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
+from models.domain.strategies import Strategy, read_strategy
 from models.store.database import Database, now_us
 from models.store.tables import strategies
+
+_IDENTITY = ("name", "version")
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One version of a strategy."""
+    """One version of a strategy, and when it was put."""
 
-    name: str
-    version: int
-    config: dict[str, Any]
+    strategy: Strategy
     created_us: int
 
 
@@ -35,32 +37,41 @@ def strategy_versions(connection: Connection, name: str) -> list[StrategyRow]:
     return [_row(row) for row in connection.execute(query)]
 
 
-def read_strategy(connection: Connection, name: str, version: int | None = None) -> StrategyRow | None:
+def read_version(connection: Connection, name: str, version: int | None = None) -> StrategyRow | None:
     """Return a version of a strategy (None: the newest), or None where there is none such."""
     query = select(strategies).where(strategies.c.name == name).order_by(strategies.c.version.desc()).limit(1)
     row = connection.execute(query.where(true() if version is None else strategies.c.version == version)).one_or_none()
     return None if row is None else _row(row)
 
 
-def put_strategy(database: Database, name: str, config: Mapping[str, Any]) -> StrategyRow:
-    """Return the version of this configuration: the newest one where that is equal, or a new one.
+def put_strategy(database: Database, wanted: Strategy) -> StrategyRow:
+    """Return the version that says what is wanted: the newest one where that does, or a new one.
 
-    Raises StoreUnavailableError.
+    What `wanted` says of its version is of no account. Raises StoreUnavailableError.
     """
-    wanted = dict(config)
     dialect = sqlite if database.is_sqlite else postgresql
-    new = dialect.insert(strategies).on_conflict_do_nothing(index_elements=["name", "version"])
+    new = dialect.insert(strategies).on_conflict_do_nothing(index_elements=_IDENTITY).returning(strategies.c.version)
+    config = {name: value for name, value in msgspec.to_builtins(wanted).items() if name not in _IDENTITY}
     with database.write() as connection:
         created_us = now_us(connection)
         while True:
-            before = read_strategy(connection, name)
-            if before is not None and before.config == wanted:
+            before = read_version(connection, wanted.name)
+            if before is not None and replace(wanted, version=before.strategy.version) == before.strategy:
                 return before
-            row = StrategyRow(name, 1 if before is None else before.version + 1, wanted, created_us)
+            version = 1 if before is None else before.strategy.version + 1
+            row = {"name": wanted.name, "version": version, "config": config, "created_us": created_us}
             # Nothing is written where another one has put this version meanwhile: then its is the newest.
-            if connection.execute(new.values(asdict(row)).returning(strategies.c.version)).one_or_none() is not None:
-                return row
+            if connection.execute(new.values(row)).one_or_none() is not None:
+                return StrategyRow(replace(wanted, version=version), created_us)
+
+
+def ensure_strategy(database: Database, default: Strategy) -> None:
+    """Put a strategy where none of its name has ever been."""
+    with database.read() as connection:
+        missing = read_version(connection, default.name) is None
+    if missing:
+        put_strategy(database, default)
 
 
 def _row(row: Row[Any]) -> StrategyRow:
-    return StrategyRow(row.name, row.version, row.config, row.created_us)
+    return StrategyRow(read_strategy({**row.config, "name": row.name, "version": row.version}), row.created_us)

@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("id", SERIAL, primary_key=True, autoincrement=True),
         sa.Column("strategy", sa.String(64), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("variant", sa.String(32), nullable=False),
+        sa.Column("variant", sa.String(64), nullable=False),
         *_series(primary_key=False),
         sa.Column("open_time_us", sa.BigInteger(), nullable=False),
         sa.Column("cross", sa.String(16), nullable=False),

@@ -1,3 +1,4 @@
+import random
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import event, func, select, text
 
-from models.domain.candles import Candle
+from models.domain.candles import Candle, CandleMaker, MakerState
 from models.store import candles as store
 from models.store.candles import (
     Check,
@@ -140,22 +141,40 @@ def test_a_range_is_read_from_the_key_alone(database: Database) -> None:
 
 
 def test_empty_candles_are_made_between_those_that_are_stored() -> None:
-    """With the close before, and after the last one as far as is said."""
-    made = list(filled([candle(0, "7"), candle(3, "8")], MINUTE_US, NOON_US + 6 * MINUTE_US + 1))
+    """With the close before, from a time on, and after the last one as far as is said."""
+    made = list(filled([candle(0, "7"), candle(3, "8")], MINUTE_US, until_us=NOON_US + 6 * MINUTE_US + 1))
     assert minutes(made) == [0, 1, 2, 3, 4, 5]
     assert made[0] == candle(0, "7")
     seven, nothing = Decimal(7), Decimal(0)
     sizes = {"volume": nothing, "quote_volume": nothing, "taker_buy_volume": nothing}
     assert made[2] == replace(candle(2, "7"), open=seven, high=seven, low=seven, trades=0, **sizes)
     assert [each.close for each in made[4:]] == [8, 8]
-    assert list(filled([], MINUTE_US, NOON_US)) == []
-    assert minutes(list(filled([candle(2)], MINUTE_US, NOON_US))) == [2]
+    assert list(filled([], MINUTE_US, until_us=NOON_US)) == []
+    assert minutes(list(filled([candle(2)], MINUTE_US, until_us=NOON_US))) == [2]
+    ago = replace(candle(0), open_time_us=0)
+    late = NOON_US + 2 * MINUTE_US
+    assert minutes(list(filled([ago, candle(5)], MINUTE_US, late))) == [2, 3, 4, 5]
+    assert minutes(list(filled([ago, candle(0)], MINUTE_US, late, late + MINUTE_US))) == [2]
+
+
+def test_what_nobody_may_have_looked_at_is_incomplete() -> None:
+    """Before a candle that is: there the record may begin anew. After one that is, if the gap is an outage's."""
+
+    def marks(*made: Candle) -> str:
+        return "".join("x" if each.incomplete else "." for each in filled(made, MINUTE_US))
+
+    half = {"incomplete": True}
+    assert marks(candle(0), candle(3)) == "...."
+    assert marks(candle(0), candle(3, "1", **half)) == ".xxx"
+    assert marks(candle(0, "1", **half), candle(3)) == "x..."
+    assert marks(candle(0, "1", **half), candle(61)) == "x" + "." * 61
+    assert marks(candle(0, "1", **half), candle(62)) == "x" * 62 + "."
 
 
 def closes(database: Database, minute: float, count: int) -> list[tuple[int, int]]:
     with database.read() as connection:
         found = last_closes(connection, SERIES, NOON_US + int(minute * MINUTE_US), count)
-    return [((time_us - NOON_US) // MINUTE_US, int(close)) for time_us, close in found]
+    return list(zip(minutes(found), (int(each.close) for each in found), strict=True))
 
 
 def test_the_last_closes_warm_an_average_up(database: Database) -> None:
@@ -168,6 +187,14 @@ def test_the_last_closes_warm_an_average_up(database: Database) -> None:
     assert closes(database, 11, 2) == []  # nothing was traded in them
     assert closes(database, 5, 200) == [(0, 10), (1, 10), (2, 10), (3, 10), (4, 44)]  # the record begins there
     assert closes(database, 0, 5) == []
+
+
+def test_the_last_closes_of_seconds_are_those_that_there_are(database: Database) -> None:
+    """As they are told: a second without trades has no candle."""
+    upsert_candles(database, [candle(minute, interval_s=1) for minute in (0, 1, 5, 9)])
+    with database.read() as connection:
+        found = last_closes(connection, SERIES._replace(interval_s=1), NOON_US + 9 * MINUTE_US + 999_999, 2)
+    assert minutes(found) == [1, 5]
 
 
 def test_old_candles_go_by_their_interval(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +233,32 @@ def test_checks_add_up(database: Database) -> None:
     note_checks(database, [Check(SERIES, 1, 1, {"field": "high"}, 80)])
     with database.read() as connection:
         assert check_of(connection, SERIES) == Check(SERIES, 10, 2, {"field": "high"}, 80)
+
+
+def test_what_the_maker_tells_is_what_is_read(database: Database) -> None:
+    """Stored as it is told, late revisions and all, and filled as it is read: the same candles, empty ones too."""
+    draw = random.Random(7)
+    maker = CandleMaker("binance", "BTC-USDT", "simulated", MakerState(NOON_US))
+    told: list[Candle] = []
+    clock_us = NOON_US
+    for number in range(400):
+        clock_us += draw.choice([100_000, 3_000_000, 30_000_000, 400_000_000])
+        at_us = clock_us - draw.choice([0, 0, 0, 9_000_000])
+        maker.trade(Decimal(100 + number), Decimal(1 + number % 3), draw.choice(["buy", "sell"]), at_us)
+        told += maker.advance(clock_us)
+        if number % 50 == 0:
+            upsert_candles(database, told[-200:])
+    upsert_candles(database, told)
+    assert maker.state.late > 20
+    for interval_s in (60, 300, 900, 3_600):
+        newest = {each.open_time_us: each for each in told if each.interval_s == interval_s}
+        with database.read() as connection:
+            series = SERIES._replace(interval_s=interval_s)
+            kept = read_candles(connection, series, 0, FOR_EVER_US, 10_000)
+            closes = last_closes(connection, series, kept[-1].open_time_us + series.interval_us, 50)
+        made = list(filled(kept, series.interval_us))
+        expected = [newest[time_us] for time_us in sorted(newest) if time_us <= made[-1].open_time_us]
+        assert sum(not each.trades for each in expected) > 10 or interval_s > 300
+        # An empty one that was revised is not told from one that was not: neither has anything of its own.
+        assert made == [each if each.trades else replace(each, revision=0) for each in expected]
+        assert closes == made[-50:]

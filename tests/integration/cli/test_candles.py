@@ -1,0 +1,138 @@
+"""`crossfill candles`, `signals` and `strategies`, against an API that is served."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from cli.main import app
+from models.domain.candles import Candle
+from models.domain.signals import Cross, Signal
+from models.domain.strategies import GOLDEN_CROSS
+from models.settings import Settings
+from models.store.candles import Check, Series, note_checks, upsert_candles
+from models.store.database import Database
+from models.store.owners import ensure_owner
+from models.store.schema import fix_shards
+from models.store.signals import insert_signals
+from models.store.strategies import put_strategy
+from tests.integration.api.serving import serving
+
+MINUTE_US = 60_000_000
+THEN_US = 1_700_000_040_000_000
+SIGNAL = Signal(
+    *("golden-cross", 2, "a", "all", "BTC-USDT", 3_600, THEN_US // 3_600_000_000 * 3_600_000_000, Cross.DEATH),
+    *(Decimal("63508.21246562233476760748024"), Decimal(99), Decimal(100), THEN_US, "simulated"),
+)
+
+
+@pytest.fixture(autouse=True)
+def database(database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The database of an API that the command line finds."""
+    opened = Database.open(database_url)
+    fix_shards(opened, 1)
+    ensure_owner(opened, "local", "admin", "secret")
+    monkeypatch.setenv("CROSSFILL_DATABASE_URL", database_url)
+    monkeypatch.setenv("CROSSFILL_BROKER_URL", redis_url)
+    monkeypatch.setenv("CROSSFILL_HOME", str(tmp_path))
+    monkeypatch.setenv("CROSSFILL_TOKEN", "secret")
+    monkeypatch.setenv("COLUMNS", "200")
+    with serving(Settings()) as client:
+        monkeypatch.setenv("CROSSFILL_URL", str(client.base_url))
+        yield opened
+    opened.close()
+
+
+def minute(number: int, **values: Any) -> Candle:
+    one = {"venue": "okx", "symbol": "BTC-USDT", "interval_s": 60, "market": "simulated", "trades": 3}
+    prices = dict.fromkeys(("open", "high", "low", "close"), Decimal("63508.21246562233476760748024"))
+    sizes = {"volume": Decimal(3), "quote_volume": Decimal(301), "taker_buy_volume": Decimal("0.5")}
+    return Candle(**{**one, **prices, **sizes, "open_time_us": THEN_US + number * MINUTE_US, **values})
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def test_candles_are_a_table(database: Database) -> None:
+    """Oldest first, numbers rounded to fit, what is special of one beside it, and how they compare."""
+    upsert_candles(database, [minute(0), minute(2, revision=2, incomplete=True)])
+    note_checks(database, [Check(Series("simulated", "okx", "BTC-USDT", 60), 9, 1)])
+    lines = run("candles", "btcusdt", "--venue", "okx").splitlines()
+    assert lines[0].strip() == "BTC-USDT, 1m, okx, simulated market"
+    rows = [line.split() for line in lines if "11-14 " in line]
+    assert [row[1] for row in rows] == ["22:14", "22:15", "22:16"]
+    assert rows[0][2:] == [*["63508.21247"] * 4, "3", "100.3333333", "3"]
+    assert rows[1][-3:] == ["0", "0", "incomplete"]  # no VWAP
+    assert rows[2][-4:] == ["3", "incomplete,", "revision", "2"]
+    assert lines[-1] == "9 compared with the venue's own, 1 of them differ"
+    one = ["--start", "2023-11-14T22:15:00Z", "--end", "2023-11-14T22:16:00Z"]
+    found = run("candles", "btcusdt", "--venue", "okx", *one)
+    assert (found.count("11-14 "), found.count("11-14 22:15")) == (1, 1)
+    assert "63508" not in run("candles", "btcusdt", "--venue", "okx", "--start", "-5m")
+
+
+def test_candles_are_csv_or_json_where_that_is_wanted(database: Database) -> None:
+    """With all digits."""
+    upsert_candles(database, [minute(0), minute(2)])
+    rows = list(csv.DictReader(io.StringIO(run("candles", "BTC-USDT", "--venue", "okx", "--no-fill", "--csv"))))
+    assert [row["close"] for row in rows] == ["63508.21246562233476760748024"] * 2
+    answer = json.loads(run("candles", "BTC-USDT", "--venue", "okx", "--json", "--limit", "2"))
+    assert [candle["trades"] for candle in answer["candles"]] == [0, 3]
+
+
+def test_what_is_wrong_or_missing_is_one_sentence(database: Database) -> None:
+    """As the API says it."""
+    assert run("candles", "BTC-USDT", "--interval", "1h") == "there is no 1h candle of BTC-USDT over all venues yet\n"
+    wrong = run("candles", "BTC-USDT", "--interval", "2h", status=1)
+    assert wrong == "crossfill: interval: '2h' is unknown; one of 1s, 1m, 5m, 15m, 1h, 4h, 1d\n"
+    assert run("candles", "BTC-USDT", "--start", "-5x", status=1).startswith("crossfill: --start 5x: give a number")
+    assert run("signals", "--pair", "LTCBTX", status=1).startswith("crossfill: unknown symbol 'LTCBTX'; did you mean")
+
+
+def test_signals_are_a_table(database: Database) -> None:
+    """Newest first, each with its strategy's version and variant."""
+    assert run("signals") == "no signal yet\n"
+    insert_signals(database, [SIGNAL])
+    assert run("signals", "--strategy", "other") == "no signal yet\n"
+    [line] = [line for line in run("signals", "--pair", "btcusdt").splitlines() if "2023-" in line]
+    assert line.split() == [
+        *("2023-11-14", "22:14:00", "BTC-USDT", "death", "cross", "golden-cross", "2a", "all", "1h"),
+        *("63508.21247", "99", "100"),
+    ]
+    assert json.loads(run("signals", "--json"))["signals"][0]["close"] == "63508.21246562233476760748024"
+
+
+def test_strategies_and_their_report_are_tables(database: Database) -> None:
+    """Each variant on a line of its own; the report ends with what it shows, in sentences."""
+    assert "no strategy 'golden-cross'; there is none yet" in run("strategy", "report", "golden-cross", status=1)
+    put_strategy(database, GOLDEN_CROSS)
+    lines = [line.split() for line in run("strategies").splitlines()]
+    assert ["golden-cross", "1", "all", "1h", "a:", "SMA", "50/200", "all"] in lines
+    assert ["b:", "EMA", "50/200,", "seed", "sma"] in lines
+    assert json.loads(run("strategies", "--json"))["strategies"][0]["version"] == 1
+    one = SIGNAL.open_time_us
+    upsert_candles(
+        database,
+        [
+            minute(0, venue="all", interval_s=3_600, open_time_us=one + hour * 3_600_000_000, close=Decimal(close))
+            for hour, close in enumerate((100, 90))
+        ],
+    )
+    insert_signals(database, [replace(SIGNAL, version=1, close=Decimal(100))])
+    shown = run("strategy", "report", "golden-cross", "--pair", "BTCUSDT")
+    assert "golden-cross 1, BTC-USDT, 1h, simulated market: 1 signal" in shown
+    # A death cross before a fall by a tenth; the bars after it are not there yet.
+    assert ["a", "0", "1", "1", "1", "1", "0", "0", "1000.00", "0.00"] in [line.split() for line in shown.splitlines()]
+    assert ["5", "0", "0", "1", "0", "-"] in [line.split() for line in shown.splitlines()]
+    assert "a less b after 20 bars: too few signals to tell: 0 and 0" in shown
+    assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1
