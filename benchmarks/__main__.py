@@ -23,6 +23,7 @@ BENCHMARKS = (
     "slow_bus",
     "prices",
     "candles",
+    "history",
     "ledger_memory",
 )
 
