@@ -1,5 +1,6 @@
 """Jobs over past windows from the POST to the result: a real archive, Redis, database and the worker's own function."""
 
+import random
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ from models.archive.layout import Entry, Kind, Series
 from models.archive.rows import Rows
 from models.bus.client import connect
 from models.bus.history import HistoryWriter
-from models.domain.candles import EVERY_VENUE, Candle
+from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle, CandleMaker, MakerState
 from models.domain.history import Chunk, Print, Sample, Span
 from models.domain.instruments import INSTRUMENTS
 from models.settings import Settings
@@ -226,6 +227,45 @@ def stored_everywhere(database: Database, day_us: int) -> list[Candle]:
         for interval_s in (1, 60, 300, 900, 3_600, 14_400, 86_400)
         for candle in stored(database, venue, interval_s, day_us)
     ]
+
+
+def test_rebuilt_candles_are_those_that_are_made_as_trades_come(
+    client: httpx.Client, database: Database, broker: redis.Redis, settings: Settings, archive: Archive, day_us: int
+) -> None:
+    """Of every interval, at each venue and over all: the same as of models.domain.candles, equal times and all."""
+    chance = random.Random(5)
+    listed = sorted(each.venue for each in INSTRUMENTS[PAIR].products)
+    makers = {
+        venue: CandleMaker(venue, PAIR, MARKET, MakerState(day_us), late_max_us=DAY_US)
+        for venue in (*VENUES, EVERY_VENUE)
+    }
+    at, made = day_us, list[Candle]()
+    for number in range(300):
+        # Some at once, and now and then nothing for a long time.
+        at += chance.choice((0, 0, 1, 250_000, 2 * SECOND_US, 70 * SECOND_US, 500 * SECOND_US))
+        venue, price = chance.choice(VENUES), Decimal(chance.randrange(1, 10**6)).scaleb(-3)
+        side, size = chance.choice(("buy", "sell")), Decimal(chance.randrange(1, 10**4)).scaleb(-4)
+        rows, entry = Rows(Kind.TRADES), Entry(at // 1000 + 1_000, number)
+        told = Print(at + 1_000, str(number), price, size, side, at)
+        rows.add(entry, Chunk(venue, product(venue), 7, (), (told,), MARKET))
+        archive.write(Series(Kind.TRADES, venue, PAIR), rows.table(), entry, entry)
+        for each in (venue, EVERY_VENUE):
+            makers[each].trade(price, size, side, at)
+            made += makers[each].advance(at)
+    assert at < day_us + DAY_US
+    for clock_us in range(at, day_us + DAY_US + 120 * SECOND_US, 60 * SECOND_US):
+        for maker in makers.values():
+            made += maker.advance(clock_us)
+    lived(archive, day_us, day_us + DAY_US, *listed)
+    job_id = job_of(post(client, "/candles/rebuild", start=rfc3339(day_us), end=rfc3339(day_us + DAY_US)))
+    assert worked(client, database, broker, settings, job_id)["state"] == "done"
+    expected = sorted(filter(lambda each: each.trades and each.open_time_us < day_us + DAY_US, made), key=_series)
+    assert sorted(stored_everywhere(database, day_us), key=_series) == expected
+    assert {each.interval_s for each in expected} == set(INTERVALS_S.values())
+
+
+def _series(candle: Candle) -> tuple[Any, ...]:
+    return candle.venue, candle.interval_s, candle.open_time_us
 
 
 def test_a_rebuild_writes_what_differs_as_the_next_revision(
