@@ -209,6 +209,8 @@ def _query(sources: Sequence[str], shapes: Mapping[str, Shape], interval_us: int
     )
     others = ", ".join(name for name in COLUMNS if name not in shapes)
     order = ", ".join(ORDER)
+    # Of two narrow decimals DuckDB makes a narrow product, and refuses one that is wider.
+    product = f"price::DECIMAL({WIDE}, {shapes['price'].scale}) * size"
     near = "time_us >= $start - $again AND time_us < $end + $again"
     union = " UNION ALL BY NAME ".join(f"SELECT {others}, {numbers} FROM ({source}) WHERE {near}" for source in sources)
     # Most trades are told once: sorting all of them to find the others costs as much as all the rest.
@@ -222,12 +224,12 @@ def _query(sources: Sequence[str], shapes: Mapping[str, Shape], interval_us: int
     if interval_us is None:
         return f"""
             WITH told AS MATERIALIZED ({union}), again AS MATERIALIZED ({again}), once AS ({once})
-            SELECT venue, min(time_us), count(*), sum(size), sum(price * size), min(time_us), max(time_us)
+            SELECT venue, min(time_us), count(*), sum(size), sum({product}), min(time_us), max(time_us)
             FROM ({counted}) GROUP BY venue ORDER BY venue"""
     return f"""
         WITH told AS MATERIALIZED ({union}), again AS MATERIALIZED ({again}), once AS ({once}),
              numbered AS (SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS number FROM ({counted}))
-        SELECT venue, time_us // $interval * $interval AS start_us, count(*), sum(size), sum(price * size),
+        SELECT venue, time_us // $interval * $interval AS start_us, count(*), sum(size), sum({product}),
                min(time_us), max(time_us), coalesce(sum(size) FILTER (taker_side = 'buy'), 0),
                arg_min(price, number), max(price), min(price), arg_max(price, number), min(number), max(number)
         FROM numbered GROUP BY ALL ORDER BY start_us, venue"""

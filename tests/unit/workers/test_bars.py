@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.archive.files import Archive
@@ -69,6 +69,14 @@ def model(trades: list[tuple[str, Print]], interval_us: int) -> list[Bar]:
 
 
 @settings(deadline=None, max_examples=30)
+@example(
+    [
+        ("okx", Print(NOON_US, "1", Decimal(295), Decimal(339), "buy")),
+        ("okx", Print(NOON_US, "2", Decimal("0.00001"), Decimal("1E-8"), "buy")),
+    ],
+    0,
+    SECOND_US,
+)  # a product of more than 18 digits of numbers that have fewer
 @given(told(numbers), st.integers(0, 12), st.sampled_from([SECOND_US, 60 * SECOND_US]))
 def test_bars_are_those_of_a_plain_computation(
     tmp_path_factory: pytest.TempPathFactory, trades: list[tuple[str, Print]], archived: int, interval_us: int
