@@ -103,7 +103,10 @@ def _worked(database: Database, kind: str, day_us: int, number: int) -> tuple[di
     with database.read() as connection:
         row = connection.exec_driver_sql("SELECT state, result FROM jobs WHERE id = ?", (job_id,)).one()
     assert row.state == "done", row
-    return json.loads(done.stdout), json.loads(row.result)
+    *logged, told = done.stdout.decode().splitlines()
+    for line in logged:
+        print(line, file=sys.stderr)
+    return json.loads(told), json.loads(row.result)
 
 
 def main(trades: int = TRADES, rounds: int = ROUNDS) -> None:
