@@ -7,6 +7,7 @@ on. What it has so far is written as it grows, so one that is killed goes on fro
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Any
@@ -29,6 +30,7 @@ from models.store.candles import Series as CandleSeries
 from models.store.candles import read_candles, upsert_candles
 from models.store.database import Database
 from models.store.events import rfc3339
+from models.store.jobs import CANDLES_KIND, ClaimedJob
 from workers.bars import Bar, Bars, joined
 
 HOUR_US = 3_600_000_000
@@ -394,6 +396,32 @@ def candles_json(window: Window, so_far: SoFar, market: str) -> dict[str, Any]:
         "problem": None if so_far.candles else NO_TRADE,
         "files_broken": so_far.broken,
     }
+
+
+def worked(
+    claimed: ClaimedJob,
+    store: Database,
+    bus: redis.Redis,
+    settings: Settings,
+    instruments: Instruments,
+    report: Callable[[Progress], None],
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Work a turn of a job: return its result and what its owner is told of it, or how far it is and None.
+
+    Raises what the store, the bus and the archive raise, and UnknownSymbolError for a pair that is gone.
+    """
+    window, market = window_of(claimed.payload), settings.market.value
+    candles = claimed.kind == CANDLES_KIND
+    take = candles_hour(window, store) if candles else vwap_hour(window)
+    with closing(source_of(settings, bus, instruments)) as source:
+        so_far, left = work(window, source, take, claimed.progress, report)
+    if left is not None:
+        return left, None
+    if candles:
+        result = candles_json(window, so_far, market)
+        return result, result
+    result = vwap_json(window, so_far, market)
+    return result, vwap_told(result)
 
 
 def source_of(settings: Settings, bus: redis.Redis, instruments: Instruments) -> Source:

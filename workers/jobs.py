@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import redis
 import structlog
 from kombu.exceptions import OperationalError
 
-from models.archive.files import Archive
 from models.bus.client import connect
 from models.bus.names import Task
 from models.domain.errors import CrossfillError
@@ -32,19 +31,6 @@ from models.store.jobs import (
 )
 from models.store.listings import instruments_at
 from models.store.venues import switches
-from workers.archive import (
-    SoFar,
-    Take,
-    candles_hour,
-    candles_json,
-    source_of,
-    vwap_hour,
-    vwap_json,
-    vwap_told,
-    window_of,
-    work,
-)
-from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
 from workers.metrics import Tally
 
@@ -134,7 +120,13 @@ def _work(store: Database, client: redis.Redis, configured: Settings, claimed: C
     return "done"
 
 
+# DuckDB and pyarrow are imported where they are used: the fulfilment worker knows these tasks too, and never works them.
+
+
 def _average(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    from models.archive.files import Archive  # noqa: PLC0415 -- see above
+    from workers.averages import compute, told_of, wanted_of  # noqa: PLC0415 -- likewise
+
     with store.read() as connection:
         enabled = switches(connection)
 
@@ -148,31 +140,12 @@ def _average(store: Database, client: redis.Redis, configured: Settings, claimed
     return result, told_of(result)
 
 
-def _vwap(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
-    window, market = window_of(claimed.payload), configured.market.value
-    so_far, left = _over_archive(store, client, configured, claimed, vwap_hour(window))
-    if left is not None:
-        return left, None
-    result = vwap_json(window, so_far, market)
-    return result, vwap_told(result)
+def _over_archive(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    from workers.archive import worked  # noqa: PLC0415 -- likewise
 
-
-def _candles(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
-    window = window_of(claimed.payload)
-    so_far, left = _over_archive(store, client, configured, claimed, candles_hour(window, store))
-    if left is not None:
-        return left, None
-    result = candles_json(window, so_far, configured.market.value)
-    return result, result
-
-
-def _over_archive(
-    store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob, take: Take
-) -> tuple[SoFar, dict[str, Any] | None]:
     known = instruments_at(store, configured.market)
-    with closing(source_of(configured, client, known)) as source:
-        told = partial(report, store, claimed, lease_us=LEASE_US)
-        return work(window_of(claimed.payload), source, take, claimed.progress, told)
+    told = partial(report, store, claimed, lease_us=LEASE_US)
+    return worked(claimed, store, client, configured, known, told)
 
 
-WORKS: dict[str, Work] = {AVERAGE_KIND: _average, VWAP_KIND: _vwap, CANDLES_KIND: _candles}
+WORKS: dict[str, Work] = {AVERAGE_KIND: _average, VWAP_KIND: _over_archive, CANDLES_KIND: _over_archive}

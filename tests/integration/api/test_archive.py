@@ -356,7 +356,7 @@ def test_who_takes_over_goes_on_from_what_was_saved(
 
         return hour
 
-    monkeypatch.setattr("workers.jobs.vwap_hour", dying)
+    monkeypatch.setattr("workers.archive.vwap_hour", dying)
     due(database)
     with pytest.raises(KeyboardInterrupt):
         run_due(database, broker, settings)

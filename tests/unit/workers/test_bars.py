@@ -1,5 +1,7 @@
 """Bars over the archive are exact, and the same as a plain computation; and what of a job's hours is a candle."""
 
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +15,7 @@ from models.archive.layout import Entry, Kind, Series
 from models.archive.rows import Rows
 from models.domain.decimals import EXACT
 from models.domain.history import Chunk, Print, Span
+from tests.services import ROOT
 from workers.archive import holes_of
 from workers.bars import Bar, Bars, joined
 
@@ -163,3 +166,9 @@ def test_trades_may_be_missing_where_nobody_listened_or_some_were_missed() -> No
     assert holes_of(spans, "A", 10, 100) == (70, [(60, 80), (30, 60)])
     assert holes_of([], "A", 10, 100) == (0, [(10, 100)])
     assert holes_of(spans[:1], "A", 10, 40) == (30, [])
+
+
+def test_a_worker_that_computes_nothing_does_not_carry_duckdb() -> None:
+    """The tasks are known to fulfilment workers too; what works them is imported with the first job."""
+    code = "import sys, workers.jobs; sys.exit(sum(name in sys.modules for name in ('duckdb', 'pyarrow', 'fsspec')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
