@@ -24,6 +24,7 @@ BENCHMARKS = (
     "prices",
     "candles",
     "rooms",
+    "history",
     "ledger_memory",
     "topics",
     "vwap",
