@@ -83,6 +83,7 @@ def test_who_joins_is_shown_what_is_there_and_then_what_changes(address: str, bu
                 }
             },
         }
+        assert list(vwap["vwaps"]) == ["all"]
         assert vwap["vwaps"]["all"] == {
             "type": "vwap",
             "venue": "all",
