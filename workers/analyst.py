@@ -49,6 +49,7 @@ BLOCK_MS = 250
 LEASE_S = 0.5
 KEEP_S = 1.0
 OPEN_S = 0.25  # candles that are still made are told so often
+TIMED_S = 1.0  # and averages over seconds, minutes and hours
 STANDBY_S = 0.3
 PAUSE_S = 0.2  # after a failure
 
@@ -97,8 +98,9 @@ class Session:
         self._records: list[Record] = []
         self._pending: list[Candle] = []
         self._touched: set[str] = set()  # symbols, since their open candles were told
+        self._timed: set[str] = set()  # and since their averages over time were
         self._everything = False  # is to be kept, because Redis knows nothing of it
-        self._open_at = self._keep_at = 0.0
+        self._open_at = self._timed_at = self._keep_at = 0.0
 
     def turn(self) -> bool:
         """Read what has come and tell what it comes to; return whether anything had."""
@@ -110,9 +112,13 @@ class Session:
         if now >= self._open_at:
             self._open_at = now + OPEN_S
             candles = {symbol: self._open_candles(symbol) for symbol in self._touched}
-            for symbol in self._touched:
-                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed |= self._touched
             self._touched.clear()
+        if now >= self._timed_at:
+            self._timed_at = now + TIMED_S
+            for symbol in self._timed:
+                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed.clear()
         if batches or candles:
             records = self._records
             if self._topics is not None:
@@ -253,14 +259,12 @@ class Analyst:
 
 
 def analyst_of(
-    settings: Settings, database: Database, kafka: Sequence[Topics], account: Analysed
+    settings: Settings, known: Instruments, database: Database, kafka: Sequence[Topics], account: Analysed
 ) -> tuple[Analyst, Keeper]:
-    """Build the analyst and its keeper from the settings; they connect when they run.
+    """Build the analyst of some pairs and its keeper from the settings; they connect when they run.
 
-    `kafka`: one for each of them, where the topics are there. Raises StoreUnavailableError where the market is
-    live and its pairs cannot be read.
+    `kafka`: one for each of them, where the topics are there.
     """
-    known = instruments_at(database, settings.market)
     rules = Rules(settings.market.value, settings.vwap_window)
     reading, writing, keeping = (connect(settings.bus, timeout_s=5) for _ in range(3))
     topics, topics_of_keeper = kafka or (None, None)
@@ -298,26 +302,34 @@ def main() -> None:
     """Analyse until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    settings, account = Settings(), Analysed()
+    settings = Settings()
     database = Database.open(settings.database, pool_size=2)
-    kafka = _kafka(settings)
     try:
-        analyst, keeper = analyst_of(settings, database, kafka, account)
+        known = instruments_at(database, settings.market)
     except StoreUnavailableError as error:
         sys.exit(str(error))
+    run(settings, known, database)
+
+
+def run(settings: Settings, known: Instruments, database: Database) -> None:
+    """Analyse these pairs until SIGTERM or SIGINT."""
+    account, kafka = Analysed(), _kafka(settings)
+    analyst, keeper = analyst_of(settings, known, database, kafka, account)
     registry = new_registry("analyst", settings)
     registry.register(Families(lambda: of_analyst(account, kafka)))
     listener = Listener(settings, registry)
     listener.start()
     ended = threading.Event()
 
-    def run(work: Callable[[], None]) -> None:
+    def work_on(work: Callable[[], None]) -> None:
         try:
             work()
         finally:
             ended.set()
 
-    threads = [threading.Thread(target=run, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)]
+    threads = [
+        threading.Thread(target=work_on, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)
+    ]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time

@@ -156,7 +156,7 @@ class Tally:
     Only one process may count at a time: the pool has one child.
     """
 
-    ENDS = ("done", "put_back", "failed", "overtaken")
+    ENDS = ("done", "continued", "put_back", "failed", "overtaken")
 
     def __init__(self, kinds: Collection[str]) -> None:
         self._cells = {cell: place for place, cell in enumerate((kind, end) for kind in kinds for end in self.ENDS)}
