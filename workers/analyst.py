@@ -25,7 +25,7 @@ from models.bus.client import BusUnavailableError, connect
 from models.bus.leases import BusLease
 from models.bus.names import ANALYST
 from models.bus.records import quote_record, ticker_record, trade_records, vwap_records
-from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
+from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Pending, Tape
 from models.bus.topics import Record, Topics
 from models.domain.analysis import Analysis, Rules, Told, series_in
 from models.domain.candles import INTERVALS_S, Candle
@@ -211,6 +211,7 @@ class Analyst:
         self._begin = begin
         self._account = account
         self._stopping = threading.Event()
+        self.leads = False  # whether it reads the market now
 
     def stop(self) -> None:
         """End after the turn at hand."""
@@ -222,7 +223,8 @@ class Analyst:
         standing_by = down = False
         while not self._stopping.is_set():
             try:
-                if self._lease.hold():
+                self.leads = self._lease.hold()
+                if self.leads:
                     standing_by = False
                     self._session()
                     down = False
@@ -278,8 +280,10 @@ def analyst_of(
         return Session(rules, known, tape, topics, past, account)
 
     owner = f"{os.getpid()}-{uuid4().hex}"
-    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length)
-    return Analyst(BusLease(writing, ANALYST, owner), begin, account), keeper
+    analyst = Analyst(BusLease(writing, ANALYST, owner), begin, account)
+    pending = Pending(keeping, owner)
+    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length, pending, lambda: analyst.leads)
+    return analyst, keeper
 
 
 def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
