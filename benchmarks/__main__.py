@@ -25,6 +25,7 @@ BENCHMARKS = (
     "candles",
     "rooms",
     "ledger_memory",
+    "topics",
     "vwap",
 )
 

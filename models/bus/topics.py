@@ -65,7 +65,10 @@ class Reader(Protocol):
     """Where records are read: alone, or as a member of a group that shares them."""
 
     def read(self, wait_s: float, most: int) -> Sequence[Record]:
-        """Return what has come, `most` records at most, waiting for the first. Raises BusUnavailableError."""
+        """Return what has come, `most` records at most, waiting for the first. Raises BusUnavailableError.
+
+        A client's own time limit must be longer than the wait.
+        """
 
     def done(self) -> None:
         """Say that all that was read has been worked; what a group was not told of comes again to a member of it.
@@ -164,7 +167,7 @@ class GroupReader:
         self._streams = [topic_stream(topic) for topic in topics]
         self._there = False  # whether the group is known to be
         self._own = dict.fromkeys(self._streams, b"0")  # where to read on in what was given to us before
-        self._open: list[tuple[str, bytes]] = []  # read and not done
+        self._open: dict[bytes, list[bytes]] = {}  # by stream: the entries that were read and are not done
 
     def read(self, wait_s: float, most: int) -> list[Record]:
         """Return what has come for this member; see Reader."""
@@ -176,7 +179,7 @@ class GroupReader:
             # It may have forgotten the group, and we cannot know what it has given to us without our hearing it.
             self._there = False
             self._own = dict.fromkeys(self._streams, b"0")
-            self._open = []
+            self._open.clear()
             if not _forgotten(error):
                 raise
             return []
@@ -185,10 +188,10 @@ class GroupReader:
         """Acknowledge what was read. Raises BusUnavailableError; it comes again then."""
         with failures():
             pipeline = self._client.pipeline(transaction=False)
-            for stream, entry in self._open:
-                pipeline.xack(stream, self._group, entry)
+            for stream, entries in self._open.items():
+                pipeline.xack(stream, self._group, *entries)
             pipeline.execute()
-        self._open = []
+        self._open.clear()
 
     def close(self) -> None:
         """Leave the group, unless something given to this member is not done: that would be lost with it."""
@@ -244,7 +247,8 @@ class GroupReader:
 
     def _taken(self, stream: bytes, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Record]:
         """Remember entries until they are done; those that the stream has dropped have no fields any more."""
-        self._open += [(stream.decode(), entry) for entry, _ in entries]
+        if entries:
+            self._open.setdefault(stream, []).extend(entry for entry, _ in entries)
         return [_record(stream, fields) for _, fields in entries if fields]
 
 
