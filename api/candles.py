@@ -201,8 +201,7 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_
             next_us = found[wanted.limit].open_time_us
         found = found[: wanted.limit]
     elif wanted.fill:
-        last_us = last[0].open_time_us + interval_us if last else until_us
-        first_us = max(start_us, last_us - wanted.limit * interval_us)
+        first_us = max(start_us, until_us - (wanted.limit - len(last)) * interval_us)
         found = [*_closed(connection, wanted, first_us, until_us, still), *last]
         if first_us > start_us and newest_before(connection, series, first_us) is not None:
             next_us = first_us

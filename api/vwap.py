@@ -82,11 +82,12 @@ def _check_form(window: str) -> None:
 
 
 def _chosen(window: str | None, kept: list[int | str]) -> int | str:
-    by_name = {str(each): each for each in kept}
     if window is None:
         return kept[0]
-    if window not in by_name:
-        allowed = list(by_name)
+    asked = _length(int(window) if _WHOLE.fullmatch(window) else window)
+    by_length = {_length(each): each for each in kept}  # 60s is 1m
+    if asked not in by_length:
+        allowed = [str(each) for each in kept]
         problem = f"{window} is not kept; one of {', '.join(allowed)} is, and POST /vwap takes any"
         raise bad_field("window", problem, allowed=allowed)
-    return by_name[window]
+    return by_length[asked]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Mapping
@@ -78,9 +79,10 @@ def programs(plan: Plan) -> list[Program]:
 
     add("fulfilment", "workers", "fulfilment", **metrics("fulfilment"))
     add("api", "api")
+    # Before what it reads: a replay begins with its first reader, and an analyst that knows nothing with what comes.
+    add("analyst", "workers.analyst", **metrics("analyst"))
     # One process for all of them: its threads idle most of the time, and each process costs 70 MB.
     add("collectors", "workers.collector", *plan.venues, **metrics("collectors"))
-    add("analyst", "workers.analyst", **metrics("analyst"))
     add("notifier", "notifier")
     add("jobs", "workers", "jobs", **metrics("jobs"))
     add("archivist", "workers.archivist", **metrics("archivist"))
@@ -122,6 +124,8 @@ def _environment(plan: Plan) -> dict[str, str]:
         ours["CROSSFILL_VENUE_URLS"] = json.dumps(urls)
     if plan.settings.archive_url is not None and "://" not in plan.settings.archive_url:
         ours["CROSSFILL_ARCHIVE_URL"] = str(Path(plan.settings.archive_url).absolute())
+    if plan.replay is not None:
+        ours["CROSSFILL_SITTING"] = secrets.token_hex(8)
     if plan.settings.journal is not None:
         ours["CROSSFILL_JOURNAL"] = str(plan.settings.journal.absolute())
     # FLOWER_UNAUTHENTICATED_API would open Flower; the token is for the command line.

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
 
     # Market
     market: Market = Market.SIMULATED
+    sitting: str = ""  # which of several replays this is: `crossfill up` names each anew, and averages begin anew
     market_data: Path = Path("../shared/market")
     venues: str = ",".join(INSTRUMENTS.venues)
     venue_urls: dict[str, str] = {}  # JSON; a venue that is not in it is read at its own address

@@ -40,6 +40,7 @@ from models.store.database import Database, StoreUnavailableError
 from models.store.listings import instruments_at
 from models.store.shards import shards_count
 from workers.keeper import Keeper, last_day
+from workers.legacy import closes_keys
 from workers.metrics import of_analyst
 
 if TYPE_CHECKING:
@@ -284,7 +285,10 @@ def analyst_of(
     def begin() -> Session:
         with database.read() as connection:
             shards = shards_count(connection)
-        tape = Tape(reading, writing, shards, settings.topic_length)
+        market = f"{rules.market}:{settings.sitting}"
+        tape = Tape(reading, writing, shards, settings.topic_length, market)
+        if tape.forget_others(closes_keys(instrument.symbol for instrument in known)):
+            log.info("another market than before: averages begin anew", market=rules.market)
         return Session(rules, known, tape, topics, past, account)
 
     owner = f"{os.getpid()}-{uuid4().hex}"

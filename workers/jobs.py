@@ -120,7 +120,7 @@ def _work(store: Database, client: redis.Redis, configured: Settings, claimed: C
     return "done"
 
 
-# DuckDB and pyarrow are imported where they are used: the fulfilment worker knows these tasks too and works none.
+# DuckDB and pyarrow are imported where they are used: fulfilment workers know these tasks too, and never work them.
 
 
 def _average(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:

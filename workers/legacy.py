@@ -4,10 +4,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from models.bus.forms import INTERVAL_NAMES
-from models.domain.candles import EVERY_VENUE, Candle
+from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle
 from models.domain.decimals import plain
 
 LENGTHS = (50, 200)
+
+
+def closes_keys(symbols: Iterable[str]) -> list[str]:
+    """Return the keys of all lists that there may be."""
+    return [_key(symbol, name, length) for symbol in symbols for name in INTERVALS_S for length in LENGTHS]
 
 
 def tell_closes(pipeline: Any, closed: Iterable[Candle], intervals_s: Iterable[int]) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
@@ -19,6 +24,10 @@ def tell_closes(pipeline: Any, closed: Iterable[Candle], intervals_s: Iterable[i
     for candle in closed:
         if candle.venue == EVERY_VENUE and candle.interval_s in wanted and not candle.revision:
             for length in LENGTHS:
-                key = f"{candle.symbol.replace('-', '')}:{INTERVAL_NAMES[candle.interval_s]}:ma{length}"
+                key = _key(candle.symbol, INTERVAL_NAMES[candle.interval_s], length)
                 pipeline.rpush(key, plain(candle.close))
                 pipeline.ltrim(key, -length, -1)
+
+
+def _key(symbol: str, interval: str, length: int) -> str:
+    return f"{symbol.replace('-', '')}:{interval}:ma{length}"

@@ -6,7 +6,7 @@ from there, and publishes nothing before it comes to what was not published. Who
 published further was overtaken, and begins anew.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +16,20 @@ import redis
 
 from models.bus.analysis import tell_candles, tell_vwaps
 from models.bus.client import failures
-from models.bus.names import FORGOTTEN, KEEPER, PENDING, PUBLISHED, STATE, quotes_stream, window_key
+from models.bus.names import (
+    FORGOTTEN,
+    KEEPER,
+    PENDING,
+    PUBLISHED,
+    STATE,
+    open_candles_key,
+    quotes_stream,
+    vwap_key,
+    window_key,
+)
 from models.bus.quotes import decode
 from models.bus.topics import Record, tell
+from models.domain.analysis import series_in
 from models.domain.candles import Candle
 from models.domain.errors import CrossfillError
 from models.domain.quotes import BusItem
@@ -38,6 +49,7 @@ return over
 """
 _POSITION = "position:"
 _KEPT = "state:"
+_OF = "of"  # which market it was kept of
 
 _encoder = msgspec.msgpack.Encoder()
 _pending = msgspec.msgpack.Decoder(Candle)
@@ -86,17 +98,31 @@ class Checkpoint:
 class Tape:
     """Reads the streams of all shards by one connection, and writes by another.
 
-    Every method raises BusUnavailableError; those that write OvertakenError. After either: begin again.
+    `market` is the market, or one replay of several: what was kept of another is of no use. Every method raises
+    BusUnavailableError; those that write OvertakenError. After either: begin again.
     """
 
-    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int, topic_length: int) -> None:
+    def __init__(self, reading: redis.Redis, writing: redis.Redis, shards: int, topic_length: int, market: str) -> None:
         self._reading = reading
         self._writing = writing
+        self._market = market.encode()
         self._topic_length = topic_length
         self._streams = {quotes_stream(shard).encode(): shard for shard in range(shards)}
         self._read: dict[int, bytes] = {}
         self._published: dict[int, bytes] = {}
         self._gaps: set[int] = set()
+
+    def forget_others(self, keys: Iterable[str]) -> bool:
+        """Forget what was kept of another market, and `keys` with it; return whether there was anything."""
+        with failures():
+            fields: Any = self._writing.hgetall(STATE)
+            if not fields or fields.get(_OF.encode()) == self._market:
+                return False
+            series = series_in(name.decode().removeprefix(_KEPT) for name in fields)
+            symbols = {name.partition("/")[2] for name in series}
+            told = [key(symbol) for symbol in symbols for key in (vwap_key, open_candles_key)]
+            self._writing.delete(STATE, PUBLISHED, *map(window_key, series), *told, *keys)
+        return True
 
     def begin(self) -> dict[str, bytes]:
         """Return the states that were kept, by name. Reading goes on from there."""
@@ -108,6 +134,7 @@ class Tape:
                 pipeline.xrevrange(stream, count=1)
             newest = pipeline.execute()
             kept = {name.decode(): value for name, value in fields.items()}
+            kept.pop(_OF, None)
             self._published = {int(shard): position for shard, position in published.items()}
             self._gaps = set()
             for shard, entries in zip(self._streams.values(), newest, strict=True):
@@ -180,6 +207,7 @@ class Tape:
         def fill(pipeline: Any, _known: bool) -> None:  # noqa: ANN401, FBT001 -- likewise
             kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
             kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
+            kept[_OF] = self._market
             pipeline.hset(STATE, mapping=kept)
             pipeline.hset(PUBLISHED, mapping=_named(self._published))
             for series in checkpoint.replaced:

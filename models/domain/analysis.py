@@ -92,8 +92,8 @@ class Series:
         return series_name(self.venue, self.symbol)
 
 
-def series_in(states: Mapping[str, bytes]) -> list[str]:
-    """Return the names of the series of which states were kept."""
+def series_in(states: Iterable[str]) -> list[str]:
+    """Return the names of the series of which states were kept, by the states' names."""
     return [name.removeprefix(_SERIES) for name in states if name.startswith(_SERIES)]
 
 

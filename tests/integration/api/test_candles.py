@@ -170,6 +170,18 @@ def test_pages_are_the_whole_in_parts(client: httpx.Client, database: Database, 
         assert following == read(client, **query, limit=2, cursor=answer.json()["next_cursor"])
 
 
+def test_a_page_is_full_where_the_newest_ones_are_not_known_yet(
+    client: httpx.Client, database: Database, redis_url: str
+) -> None:
+    """Ten seconds before the market's clock are not settled, and so many candles asked for are so many shown."""
+    upsert_candles(database, [candle(THEN_US + each * 1_000_000, interval_s=1) for each in (0, 3)])
+    still_made(redis_url, candle(THEN_US + 9_000_000, interval_s=1, closed=False), "binance:1s")
+    answer = read(client, interval="1s", limit=3)
+    assert [each["open_time"][17:19] for each in answer["candles"]] == ["02", "03", "09"]
+    before = read(client, interval="1s", limit=3, cursor=answer["next_cursor"])
+    assert [each["open_time"][17:19] for each in before["candles"]] == ["00", "01"]
+
+
 def test_a_range_of_years_is_answered_with_a_page(client: httpx.Client, database: Database) -> None:
     """Whatever lies between two candles of a second."""
     long_ago = candle(1_000_000_000_000_000, "5", interval_s=1)

@@ -83,7 +83,8 @@ def test_windows_of_time_stand_beside_those_of_trades(client: httpx.Client, redi
     answer = read(client, window="5m")
     assert (answer["window"], answer["merged"]["window"]) == ("5m", "5m")
     assert [each["vwap"] for each in answer["venues"]] == [plain_third(4)]
-    answer = read(client, window="1h")
+    assert read(client, window="300s")["window"] == "5m"
+    answer = read(client, window="60m")
     assert answer["merged"] is None
     assert [(each["venue"], each["vwap"]) for each in answer["venues"]] == [("binance", "1")]
 

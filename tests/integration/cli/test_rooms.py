@@ -57,6 +57,7 @@ def test_rooms_are_watched(address: str, database: Database, redis_url: str, tmp
     with redis.Redis.from_url(redis_url) as bus:
         tell_price(bus, "30000.00")
         tell_vwap(bus, 2)
+        tell_vwap(bus, 2, venue="all:5m")
         tell_candle(bus, 7)
         tell_signals(bus, signal(1))
     rooms = [

@@ -19,9 +19,9 @@ from typing import Any, Self
 import pytest
 import redis
 
-from models.bus.analysis import decode_signal
+from models.bus.analysis import decode_signal, decode_vwaps
 from models.bus.client import BusUnavailableError, connect
-from models.bus.names import PENDING, SIGNALS, STATE, quotes_stream, topic_stream, window_key
+from models.bus.names import PENDING, SIGNALS, STATE, quotes_stream, topic_stream, vwap_key, window_key
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
@@ -48,9 +48,13 @@ FACTS = ("open_time_us", "variant", "cross", "fast")  # of a signal
 
 
 @contextmanager
-def running_analyst(database_url: str, redis_url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running_analyst(
+    database_url: str, redis_url: str, home: Path, market: str = MARKET, sitting: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **os.environ,
+        "CROSSFILL_MARKET": market,
+        "CROSSFILL_SITTING": sitting,
         "CROSSFILL_DATABASE_URL": database_url,
         "CROSSFILL_BROKER_URL": redis_url,
         "CROSSFILL_HOME": str(home),
@@ -76,8 +80,9 @@ def running_analyst(database_url: str, redis_url: str, home: Path) -> Iterator[s
 class Collector:
     """Writes trades of Binance's, one `STEP_US` of its clock after the other, with marks between."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, begin_us: int = BEGIN_US) -> None:
         self._client = connect(redis_url)
+        self._begin_us = begin_us
         self._writer = QuoteWriter(self._client)
         self._prices = random.Random(7)
         self._stopping = threading.Event()
@@ -112,7 +117,8 @@ class Collector:
         price = Decimal(self._prices.randrange(900, 1100)).scaleb(-6)
         size = Decimal(self._prices.randrange(1, 5000)).scaleb(-3)
         side = self._prices.choice(["buy", "sell"])
-        return Trade("binance", "LTCBTC", 1, str(number), price, size, side, BEGIN_US + number * STEP_US, clock_us())
+        time_us = self._begin_us + number * STEP_US
+        return Trade("binance", "LTCBTC", 1, str(number), price, size, side, time_us, clock_us())
 
 
 @pytest.fixture
@@ -313,6 +319,52 @@ def test_batches_that_were_dropped_before_they_were_read_make_candles_incomplete
         with running_analyst(database_url, redis_url, tmp_path):
             until(lambda: incomplete_minutes(database))
     assert "batches may be lost" in (tmp_path / "analyst.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(("simulated", ""), ("replay", "a")), (("replay", "a"), ("replay", "b"))]
+)
+def test_another_market_begins_anew(
+    database: Database,
+    database_url: str,
+    redis_url: str,
+    client: redis.Redis,
+    tmp_path: Path,
+    before: tuple[str, str],
+    after: tuple[str, str],
+) -> None:
+    """A replay of an older time has averages and candles of its own trades; so has another replay after it."""
+    put_strategy(database, Strategy("quick", {"a": Variant(Kind.SMA, 2, 5)}, interval="1m"))
+    with Collector(redis_url) as collector, running_analyst(database_url, redis_url, tmp_path, *before):
+        goes_on(client)
+        until(lambda: client.llen("LTCBTC:1m:ma50") > 5)
+        collector.stop()
+        until(lambda: settled(client, collector.trades))
+    with Collector(redis_url, BEGIN_US - 10**14) as collector:
+        with running_analyst(database_url, redis_url, tmp_path, *after) as process:
+            goes_on(client)
+            process.kill()
+            process.wait(5)
+        with running_analyst(database_url, redis_url, tmp_path, *after):
+            goes_on(client)
+            until(lambda: client.llen("LTCBTC:1m:ma50") > 1)
+            collector.stop()
+            until(lambda: settled(client, collector.trades))
+    trades = [each for each in told(client, SYMBOL, "trade") if each["time_us"] < BEGIN_US]
+    first = int(trades[0]["trade_id"])
+    assert [int(each["trade_id"]) for each in trades] == list(range(first, len(collector.trades) + 1))
+    window = SlidingVwap(WINDOW)
+    for trade in collector.trades[first - 1 :]:
+        window.add(trade.price, trade.size, trade.received_time_us, trade.trade_id)
+    assert window.value is not None
+    told_last = decode_vwaps(client.hgetall(vwap_key(SYMBOL)))
+    assert told_last["binance"].value == window.value
+    with database.read() as connection:
+        stored = read_candles(connection, Series(after[0], "all", SYMBOL, 60), 0, BEGIN_US, 10_000)
+    assert len(stored) > 1
+    right = expected_candles(collector.trades[first - 1 :], 60_000_000)
+    assert [figures(each) for each in stored] == [right[each.open_time_us] for each in stored]
+    assert [Decimal(text.decode()) for text in _list(client, "LTCBTC:1m:ma50")] == [each.close for each in stored][-50:]
 
 
 def incomplete_minutes(database: Database) -> list[Candle]:

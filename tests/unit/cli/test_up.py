@@ -65,6 +65,15 @@ def test_the_live_market_needs_no_simulator(plan: Plan) -> None:
     assert all(program.environment["CROSSFILL_MARKET"] == "live" for program in listed)
 
 
+def test_each_replay_is_a_sitting_of_its_own(plan: Plan) -> None:
+    """An earlier replay may have ended later in the market's time; nothing of it may be gone on with."""
+    replays = [programs(replace(plan, market=Market.REPLAY, replay=plan.home)) for _ in range(2)]
+    first, second = ({each.environment["CROSSFILL_SITTING"] for each in listed} for listed in replays)
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert not any(each.environment.get("CROSSFILL_SITTING") for each in programs(plan))
+
+
 @pytest.mark.parametrize(
     ("address", "read"),
     [("ws://127.0.0.1:9999", True), ("ws://localhost:9999/x", True), ("wss://ws.bitstamp.net", False), (None, False)],
