@@ -199,10 +199,7 @@ def test_a_restart_changes_nothing(script: list[tuple[int, str, str, float] | st
 def test_how_items_are_batched_changes_no_candle_for_good(
     script: list[tuple[int, str, str, float] | str], sizes: list[int]
 ) -> None:
-    """Batches differ in when a revision is told; the newest one of each candle is the same.
-
-    Of those that are complete: a trade from just before a series' first counts while its second is open.
-    """
+    """Batches differ in when a revision is told; the newest one of each candle is the same."""
     made = said(script)
     end: list[BusItem] = [mark(len(script) * 3 + second, token=99) for second in range(0, 7200, 2)]
     cuts = [0]
@@ -213,6 +210,5 @@ def test_how_items_are_batched_changes_no_candle_for_good(
         analysis = Analysis(RULES, INSTRUMENTS)
         closed = [candle for batch in [*batches, end] for candle in analysis.apply(batch).closed]
         kept = {(series_name(each.venue, each.symbol), each.interval_s, each.open_time_us): each for each in closed}
-        whole = {key: each for key, each in kept.items() if not each.incomplete}
-        newest.append({key: (each.open, each.close, each.volume, each.trades) for key, each in whole.items()})
+        newest.append({key: (each.open, each.close, each.volume, each.trades) for key, each in kept.items()})
     assert newest[0] == newest[1]
