@@ -101,9 +101,9 @@ def test_what_is_wrong_or_missing_is_one_sentence(database: Database) -> None:
 
 def test_signals_are_a_table(database: Database) -> None:
     """Newest first, each with its strategy's version and variant."""
-    assert run("signals") == "no signal yet\n"
+    assert run("signals") == "no signal was raised yet in the simulated market\n"
     insert_signals(database, [SIGNAL])
-    assert run("signals", "--strategy", "other") == "no signal yet\n"
+    assert run("signals", "--strategy", "other").startswith("no signal of what is asked for was raised yet")
     [line] = [line for line in run("signals", "--pair", "btcusdt").splitlines() if "BTC-USDT" in line]
     assert line.split() == [
         *("11-14", "22:14:00", "BTC-USDT", "death", "cross", "golden-cross", "2a", "all", "1h"),
