@@ -19,6 +19,7 @@ from decimal import Decimal, setcontext
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from models.bus.client import BusUnavailableError, connect
@@ -86,7 +87,14 @@ class Session:
     ) -> None:
         states = tape.begin()
         series = series_in(states)
-        self.analysis = Analysis(rules, instruments, states, tape.windows(series), past(series))
+        try:
+            self.analysis = Analysis(rules, instruments, states, tape.windows(series), past(series))
+        except (msgspec.DecodeError, KeyError) as error:
+            # Of another version. To insist on it would be to fail for ever.
+            log.warning("what was kept cannot be read: all series begin anew", reason=repr(error))
+            tape.forget()
+            account.gaps += 1
+            self.analysis = Analysis(rules, instruments)
         self._rules = rules
         self._instruments = {
             (product.venue, product.id): instrument for instrument in instruments for product in instrument.products

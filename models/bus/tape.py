@@ -147,6 +147,11 @@ class Tape:
                     self._gaps.add(shard)
             return {name.removeprefix(_KEPT): value for name, value in kept.items()}
 
+    def forget(self) -> None:
+        """Drop the states that were kept."""
+        with failures():
+            self._writing.delete(STATE)
+
     def windows(self, series: Sequence[str]) -> dict[str, list[bytes]]:
         """Return the trades that were kept of each series' window, oldest first."""
         with failures():

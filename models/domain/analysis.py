@@ -84,7 +84,7 @@ class Series:
         self.changed = True
         self.settlings = -1  # of the maker, when they were kept last
         self.fresh: list[Print] = []  # taken since it was kept
-        self.disordered = False  # what was kept of the window cannot be appended to
+        self.disordered = not sliding.points  # what was kept of the window cannot be appended to
 
     @property
     def name(self) -> str:

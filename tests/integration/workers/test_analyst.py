@@ -289,6 +289,23 @@ def test_an_emptied_redis_takes_nothing_from_an_analyst_that_lives(
             until(lambda: incomplete_minutes(database))
 
 
+def test_what_another_version_kept_is_dropped(
+    database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """All series begin anew, and say so: the first candles of each are incomplete. The next restart has them."""
+    with Collector(redis_url):
+        with running_analyst(database_url, redis_url, tmp_path):
+            until(lambda: len(minutes(database)) > 1)
+        client.hset(STATE, f"state:series/binance/{SYMBOL}", b"\x91\xc0")
+        client.rpush(window_key(f"binance/{SYMBOL}"), b"\xc0")
+        for _ in range(2):
+            before = len(minutes(database))
+            with running_analyst(database_url, redis_url, tmp_path):
+                until(lambda: len(minutes(database)) > before + 1)  # noqa: B023 -- called at once
+    assert len(incomplete_minutes(database)) == 1
+    assert (tmp_path / "analyst.log").read_text().count("cannot be read") == 1
+
+
 def test_batches_that_were_dropped_before_they_were_read_make_candles_incomplete(
     database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
 ) -> None:
