@@ -25,7 +25,7 @@ from models.bus.names import PENDING, SIGNALS, STATE, quotes_stream, topic_strea
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
-from models.domain.moving_averages import Kind, Seed
+from models.domain.moving_averages import Kind
 from models.domain.quotes import BusItem, Mark, Trade
 from models.domain.signals import Signal
 from models.domain.strategies import Crosses, Strategy, Variant
@@ -43,7 +43,7 @@ WINDOW = 20
 STEP_US = 700_000  # of the venue's clock, from trade to trade
 MARKET = "simulated"
 SYMBOL = "LTC-BTC"
-QUICK = Strategy("quick", {"a": Variant(Kind.SMA, 2, 5), "b": Variant(Kind.EMA, 2, 5, Seed.SMA)}, interval="1m")
+QUICK = Strategy("quick", {"a": Variant(Kind.SMA, 2, 5), "b": Variant(Kind.SMA, 3, 7)}, interval="1m")
 FACTS = ("open_time_us", "variant", "cross", "fast")  # of a signal
 
 
