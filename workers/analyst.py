@@ -71,6 +71,7 @@ class Analysed:
     candles_closed: int = 0
     duplicates: int = 0
     late: int = 0
+    out_of_order: int = 0
     refused: int = 0
     gaps: int = 0
     overtaken: int = 0
@@ -156,7 +157,7 @@ class Session:
             items = newest_quotes(batch.items)
             self._account.quotes_conflated += len(batch.items) - len(items)
         told = self.analysis.apply(items)
-        for name in ("duplicates", "late", "refused"):
+        for name in ("duplicates", "late", "out_of_order", "refused"):
             setattr(self._account, name, getattr(self.analysis, name))
         self._pending += told.closed
         self._account.candles_closed += len(told.closed)

@@ -132,6 +132,7 @@ _ANALYSED = {
     "candles_closed": "Candles that were closed, and revisions of them.",
     "duplicates": "Trades that came again.",
     "late": "Trades that came after newer ones had filled their window.",
+    "out_of_order": "Trades that came after newer ones and took their places in their window.",
     "refused": "Trades of which a number had hundreds of digits.",
     "gaps": "Times that batches were lost before they could be read.",
     "overtaken": "Times that another analyst was found to have gone on.",

@@ -81,6 +81,14 @@ def test_a_trade_that_comes_again_or_from_before_counts_for_nothing() -> None:
     assert (analysis.duplicates, analysis.late) == (1, 0)
 
 
+def test_what_comes_out_of_order_is_counted() -> None:
+    """It takes its place by its number; what is older than a full window is late, and counts for nothing."""
+    analysis = Analysis(RULES, INSTRUMENTS)
+    told = analysis.apply([trade(number, 0) for number in (10, 12, 14, 13, 13, 11, 15)])
+    assert (analysis.out_of_order, analysis.duplicates, analysis.late) == (1, 1, 1)
+    assert [news.trade_id for _, news in told.news if isinstance(news, Trade)] == ["10", "12", "14", "13", "15"]
+
+
 def test_a_trade_of_hundreds_of_digits_stops_nothing() -> None:
     """It is refused and counted; what comes after it is taken."""
     analysis = Analysis(RULES, INSTRUMENTS)
