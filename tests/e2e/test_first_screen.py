@@ -141,7 +141,7 @@ def test_every_process_tells_its_metrics(system: System) -> None:
     command = [sys.executable, "-m", "cli", "status"]
     status = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=True)
     addresses = dict(re.findall(r"^  (\w+) +metrics +(http\S+)/metrics$", status.stdout, re.MULTILINE))
-    assert set(addresses) == {"api", "notifier", "fulfilment", "collectors", "jobs"}
+    assert set(addresses) == {"api", "notifier", "fulfilment", "collectors", "analyst", "jobs"}
     told = {process: scrape(address) for process, address in addresses.items()}
     for process, samples in told.items():
         assert key("crossfill_process_info", kind=process, market="simulated") in samples
