@@ -10,7 +10,7 @@ ARG PIP_INDEX_URL
 COPY deploy/requirements.txt ./
 RUN python -m pip install --root-user-action=ignore --require-hashes --requirement requirements.txt
 
-RUN useradd --system --uid 10001 --home-dir /app --no-create-home crossfill
+RUN useradd --system --uid 10001 --home-dir /app --no-create-home crossfill && install -d -o crossfill /archive
 COPY . ./
 RUN python -m compileall -q .
 USER crossfill

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api import (
+    archive,
     audit,
     averages,
     candles,
@@ -110,6 +111,7 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
         orders,
         jobs,
         averages,
+        archive,
         prices,
         vwap,
         candles,

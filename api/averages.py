@@ -10,16 +10,14 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from redis import RedisError
 from starlette.responses import JSONResponse, Response
 
 from api.parsing import number, read_object, text, time_us, word
 from api.prices import SOURCES_MIN, listed, sources_min, venues_of
-from api.problems import ProblemError, bad_field, key_reused, not_found, unavailable
+from api.problems import ProblemError, bad_field, key_reused, not_found
 from api.schemas import AverageRequest, job_json
 from api.services import Services, flower_url, idempotency_key, services, signed_in
 from models.bus.history import KEPT_S, SETTLED_S
-from models.bus.names import history_stream
 from models.bus.wakeups import new_task_id
 from models.domain.averages import Method
 from models.domain.decimals import plain
@@ -79,11 +77,8 @@ def read_wanted(body: Mapping[str, Any], instruments: Instruments) -> Wanted:
     window_s = number("window_s", body["window_s"])
     if not 1 <= window_s <= WINDOW_S_MAX:
         raise bad_field("window_s", f"{plain(window_s)} is out of range; 1 to {WINDOW_S_MAX} seconds")
-    pairs = _instruments(body, instruments)
-    venues = body.get("venues")
-    if venues is not None and (not isinstance(venues, list) or not venues):
-        raise bad_field("venues", "must be a list of venues, or left out for all of them")
-    chosen = None if venues is None else tuple(sorted({str(venue) for venue in venues}))
+    pairs = instruments_of(body, instruments)
+    chosen = venues_named(body)
     needed = None
     if body.get("min_sources") is not None:
         wanted = number("min_sources", body["min_sources"])
@@ -103,7 +98,8 @@ def read_wanted(body: Mapping[str, Any], instruments: Instruments) -> Wanted:
     )
 
 
-def _instruments(body: Mapping[str, Any], instruments: Instruments) -> tuple[Instrument, ...]:
+def instruments_of(body: Mapping[str, Any], instruments: Instruments) -> tuple[Instrument, ...]:
+    """Return the pairs that a body names, as `pair` or `pairs`. Raises ProblemError, which names the field."""
     if ("pair" in body) is ("pairs" in body):
         raise bad_field("pair", "give either `pair` or `pairs`")
     field = "pair" if "pair" in body else "pairs"
@@ -118,6 +114,14 @@ def _instruments(body: Mapping[str, Any], instruments: Instruments) -> tuple[Ins
             raise bad_field(field, str(error), near=error.near) from error
         found[instrument.symbol] = instrument
     return tuple(found.values())
+
+
+def venues_named(body: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the venues that a body names, or None for all of them. Raises ProblemError."""
+    venues = body.get("venues")
+    if venues is not None and (not isinstance(venues, list) or not venues):
+        raise bad_field("venues", "must be a list of venues, or left out for all of them")
+    return None if venues is None else tuple(sorted({str(venue) for venue in venues}))
 
 
 def _start_us(value: object) -> int | None:
@@ -135,15 +139,16 @@ def _start_us(value: object) -> int | None:
     },
 )
 async def ask(request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
-    """Accept a job that averages prices over a window, past or to come, and answer with its id."""
+    """Accept a job that averages prices over a window, past or to come, and answer with its id.
+
+    What the bus keeps no longer comes from the archive; of what is in neither, the result says so.
+    """
     made = services(request)
     wanted = read_wanted(await read_object(request, made.settings.body_bytes_max), made.instruments)
     now_us = made.now_us()
     start_us = now_us if wanted.start_us is None else wanted.start_us
     if start_us > now_us + AHEAD_S_MAX * 1_000_000:
         raise bad_field("start", f"is more than {AHEAD_S_MAX} s ahead")
-    if start_us < now_us:
-        await _check_kept(made, wanted, start_us, now_us)
     key = idempotency_key(request)
     due_us = max(now_us, start_us + wanted.window_us + int(SETTLED_S * 1e6))
     new = NewJob(
@@ -167,6 +172,11 @@ async def ask(request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> 
         idempotency_key=key,
         fingerprint=wanted.fingerprint(),
     )
+    return await accepted(made, new)
+
+
+async def accepted(made: Services, new: NewJob) -> Response:
+    """Store a job, wake a worker where it is due, and return the answer. Raises ProblemError."""
     try:
         row = await run_in_threadpool(create, made.database, new)
     except KeyReusedError as error:
@@ -176,26 +186,6 @@ async def ask(request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> 
     status_url = f"/jobs/{row.id}"
     answer = {"job_id": row.id, "status_url": status_url, "job": job_json(row, flower_url(made))}
     return JSONResponse(answer, 202, headers={"Location": status_url})
-
-
-async def _check_kept(made: Services, wanted: Wanted, start_us: int, now_us: int) -> None:
-    """Raise ProblemError where a window begins before what is kept of a pair, naming the earliest time."""
-    earliest_us = now_us - KEPT_S * 1_000_000
-    try:
-        pipeline = made.bus.pipeline(transaction=False)
-        for instrument in wanted.instruments:
-            pipeline.xrange(history_stream(instrument.symbol), count=1)
-        firsts = await pipeline.execute()
-    except (RedisError, OSError) as error:
-        raise unavailable(f"what is kept of prices cannot be read: {error}") from error
-    for instrument, entries in zip(wanted.instruments, firsts, strict=True):
-        kept_us = int(entries[0][0].split(b"-")[0]) * 1000 if entries else now_us
-        # What begins with the first entry was seen some seconds before it was written.
-        kept_us = max(kept_us, earliest_us)
-        if start_us < kept_us:
-            earliest = rfc3339(kept_us)
-            problem = f"{rfc3339(start_us)} is before the earliest time that is kept of {instrument.symbol}, {earliest}"
-            raise bad_field("start", problem, earliest=earliest)
 
 
 @router.get("/jobs/{job_id}/result")

@@ -8,12 +8,13 @@ from starlette.responses import JSONResponse, Response
 
 from api import cursors
 from api.orders import waiting
-from api.problems import not_found
+from api.problems import ProblemError, not_found
 from api.schemas import job_json
 from api.services import flower_url, services, signed_in
 from models.domain.orders import JobState
 from models.store.events import as_message, events_after
-from models.store.jobs import job_by_id, list_jobs
+from models.store.jobs import ORDER_KIND, job_by_id, list_jobs
+from models.store.jobs import cancel as cancel_job
 from models.store.orders import order_of_job
 from models.store.owners import Owner
 from models.store.rows import JobRow, OrderRow
@@ -36,6 +37,22 @@ async def read(job_id: str, request: Request, owner: Annotated[Owner, Depends(si
     row, order = await run_in_threadpool(look_up)
     carried = {"order": (await waiting(made, [order]))[0]} if order is not None else {}
     return JSONResponse({**job_json(row, flower_url(made)), **carried})
+
+
+@router.delete("/jobs/{job_id}")
+def cancel(job_id: str, request: Request, owner: Annotated[Owner, Depends(signed_in)]) -> Response:
+    """End a job that waits or is worked: it fails with the error "cancelled". An order has a DELETE of its own."""
+    made = services(request)
+    found = cancel_job(made.database, owner.id, job_id)
+    if found is None:
+        raise not_found("job", job_id)
+    row, ended = found
+    if row.kind == ORDER_KIND:
+        detail = f"job {job_id} carries an order; DELETE /orders/{{id}} asks for its cancel"
+        raise ProblemError(409, "The job carries an order", detail)
+    if not ended:
+        raise ProblemError(409, "The job has ended", f"job {job_id} is {row.state}", state=row.state.value)
+    return JSONResponse({"job": job_json(row, flower_url(made))})
 
 
 @router.get("/jobs")

@@ -46,6 +46,26 @@ class AverageRequest(BaseModel):
     start: str = Field(default="now", examples=["now", "2026-11-21T12:00:00Z"])
 
 
+class VwapRequest(BaseModel):
+    """The body of POST /vwap: one `pair` or `pairs`, and a past window, which ends at `end` or after `window_s`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair: str | None = Field(default=None, examples=["BTC-USDT"])
+    pairs: list[str] | None = None
+    venues: list[str] | None = Field(default=None, examples=[["binance", "okx"]])
+    start: str = Field(examples=["2026-11-21T12:00:00Z"])
+    end: str | None = Field(default=None, examples=["2026-11-21T13:00:00Z"])
+    window_s: str | float | None = Field(default=None, examples=[3600])
+
+
+class CandlesRequest(VwapRequest):
+    """The body of POST /candles/rebuild: the same, and one `interval`, or `intervals`; without them all of them."""
+
+    interval: str | None = Field(default=None, examples=["1m"])
+    intervals: list[str] | None = None
+
+
 class VariantRequest(BaseModel):
     """Two moving averages of closing prices. `seed` is what an exponential one begins with: sma or first."""
 

@@ -48,4 +48,8 @@ def read_all(
     next_cursor = cursors.encode(rows[limit - 1].id) if len(rows) > limit else None
     headers = {} if next_cursor is None else cursors.next_link(request, next_cursor)
     shown = [signal_json(row.signal) for row in rows[:limit]]
-    return JSONResponse({"signals": shown, "next_cursor": next_cursor}, headers=headers)
+    answer = {"signals": shown, "next_cursor": next_cursor}
+    if not shown and place is None:
+        asked = " of what is asked for" if (pair, strategy, variant) != (None, None, None) else ""
+        answer["problem"] = f"no signal{asked} was raised yet in the {made.settings.market} market"
+    return JSONResponse(answer, headers=headers)

@@ -24,9 +24,11 @@ BENCHMARKS = (
     "prices",
     "candles",
     "rooms",
+    "history",
     "ledger_memory",
     "topics",
     "vwap",
+    "analysis",
 )
 
 asked = sys.argv[1:] or BENCHMARKS

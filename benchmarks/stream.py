@@ -99,7 +99,7 @@ class Stages:
 
     def outbox(self) -> Iterator[int]:
         """Put quotes into the outbox and take them out, remember and pace them."""
-        outbox, history, pace = Outbox(VENUE, "simulated"), History(VENUE, 1, 0), Pace()
+        outbox, history, pace = Outbox(VENUE, "simulated"), History(VENUE, 1, 0, "simulated"), Pace()
         yield 0
         for batch in self._batches:
             for quote in batch:

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from models.domain.errors import CrossfillError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "CONFIG_FILE"
 KAFKA_S_MAX = 3_600
+DIGITS_MAX = 20
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|[{}\[\]]')
 _PRODUCT = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
@@ -51,12 +53,12 @@ def read(path: Path) -> Config:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise ConfigFileError(f"{path} ({FILE}) cannot be read: {why}") from error
     try:
-        told = json.loads(text, parse_constant=_no_number)
+        told = json.loads(text, parse_int=_whole)
     except json.JSONDecodeError as error:
         problem = error.msg[0].lower() + error.msg[1:]
         raise ConfigFileError(f"{path}, line {error.lineno}, column {error.colno}: {problem}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigFileError(f"{path}: a number or a nesting in it is beyond all measure") from error
+    except RecursionError as error:
+        raise ConfigFileError(f"{path}: its nesting is beyond all measure") from error
     if not isinstance(told, dict):
         raise ConfigFileError(f'{path}, line 1: it must be an object, as {{"products": ["BTC-USD"]}}')
     lines: dict[tuple[str, ...], int] = {}
@@ -90,8 +92,9 @@ def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
             above.pop()
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
+def _whole(digits: str) -> float:
+    # Python refuses thousands of digits without saying where; what is infinite is out of range, with its line and key.
+    return int(digits) if len(digits) < DIGITS_MAX else inf
 
 
 def _checked(key: str, value: object, told: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- what Config has under the key
@@ -108,10 +111,13 @@ def _checked(key: str, value: object, told: Mapping[str, Any]) -> Any:  # noqa: 
 
 
 def _address(value: object) -> str:
-    parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in {"ws", "wss"} or not parts.hostname:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        sound = parts is not None and parts.scheme in {"ws", "wss"} and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that are left open, a port out of range
+        sound = False
+    if not sound:
         raise ValueError("is no address; write wss://host or ws://host:port")
-    _ = parts.port  # raises ValueError with a sentence of its own
     return str(value)
 
 

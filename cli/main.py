@@ -3,6 +3,7 @@
 import typer
 
 from cli import (
+    archive,
     audit,
     candles,
     consume,
@@ -35,6 +36,7 @@ app.command()(prices.price)
 app.command()(prices.average)
 app.command()(prices.watch)
 app.command(name="candles")(candles.candles)
+app.command()(archive.rebuild)
 app.command(name="signals")(signals.signals)
 app.command(name="strategies")(strategies.strategies)
 app.add_typer(strategies.strategy, name="strategy")

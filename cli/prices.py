@@ -8,11 +8,13 @@ from urllib.parse import quote, urlencode
 import typer
 
 from cli import rooms
+from cli.archive import show_vwap
+from cli.following import followed
 from cli.remote import fail, remote
 from cli.tables import plain_table, short
 
 REFRESH_S = 0.5
-POLL_S = 1.0
+VWAP = "vwap"
 ALL = "all"
 
 Pair = Annotated[str, typer.Argument(help="The pair, as LTCBTC or LTC-BTC.")]
@@ -101,7 +103,7 @@ def average(
     *,
     window: Annotated[str, typer.Option(help="The length of the window: 60s, 5m, 1h.")] = "60s",
     start: Annotated[str, typer.Option(help="now, a time as 2026-11-21T12:00:00Z, or how long ago: -5m.")] = "now",
-    method: Method = "clamped_mean",
+    method: Annotated[str, typer.Option(help="How to average; vwap: the trades of a past window.")] = "clamped_mean",
     source: Annotated[str, typer.Option("--input", help="What is averaged: last, mid, bid or ask.")] = "mid",
     venue: Venue = None,
     follow: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
@@ -110,37 +112,26 @@ def average(
     """Ask for an average over a window of time, as a job, and follow it until it is done."""
     from cli.sessions import moment, seconds  # noqa: PLC0415 -- only this needs it
 
-    body: dict[str, Any] = {"window_s": str(seconds("--window", window)), "method": method, "input": source}
+    of_trades = method == VWAP
+    body: dict[str, Any] = {"window_s": str(seconds("--window", window))}
+    if of_trades:
+        start = f"-{window}" if start == "now" else start  # it is of the past
+    else:
+        body |= {"method": method, "input": source}
     body |= {"pair": pairs[0]} if len(pairs) == 1 else {"pairs": pairs}
     body |= {"start": moment("--start", start)} | ({"venues": venue} if venue else {})
     found = remote()
-    job = found.call("POST", "/prices/average", body)["job"]
+    job = found.call("POST", "/vwap" if of_trades else "/prices/average", body)["job"]
     if follow:
-        try:
-            job = _followed(found.call, job, quiet=as_json)
-        except KeyboardInterrupt:
-            typer.echo(f"the job goes on; GET /jobs/{job['id']}/result has its result", err=True)
-            return
+        job = followed(found.call, job, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(job))
     elif not follow:
         typer.echo(f"job {job['id']} is due at {job['due']}")
     elif job["state"] == "done":
-        _show_result(job["result"])
+        (show_vwap if of_trades else _show_result)(job["result"])
     if job["state"] == "failed":
         fail(f"the job failed: {job['error']}")
-
-
-def _followed(call: Any, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:  # noqa: ANN401 -- Remote.call
-    from rich.console import Console  # noqa: PLC0415 -- slow to load
-
-    with Console(stderr=True, quiet=quiet).status(f"job {job['id']}, due at {job['due']}") as status:
-        while job["state"] not in ("done", "failed"):
-            time.sleep(POLL_S)
-            job = call("GET", f"/jobs/{job['id']}")
-            if job["progress"]:
-                status.update(f"job {job['id']}: {job['progress']['done']} of {job['progress']['parts']} parts")
-    return job
 
 
 def _show_result(result: dict[str, Any]) -> None:

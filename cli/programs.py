@@ -22,7 +22,7 @@ from simulator.registry import WIRES
 
 USER = "crossfill"  # Flower's
 # Programs that have no HTTP server but that of their metrics; its port is picked free.
-LISTENERS = ("fulfilment", "collectors", "analyst", "jobs")
+LISTENERS = ("fulfilment", "collectors", "analyst", "jobs", "archivist")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ def programs(plan: Plan) -> list[Program]:
     add("collectors", "workers.collector", *plan.venues, **metrics("collectors"))
     add("notifier", "notifier")
     add("jobs", "workers", "jobs", **metrics("jobs"))
+    add("archivist", "workers.archivist", **metrics("archivist"))
     add("flower", "celery", "-A", "workers.celery", "flower", **flower_environment(plan.token, plan.ports["flower"]))
     return listed
 
@@ -121,6 +122,8 @@ def _environment(plan: Plan) -> dict[str, str]:
         urls = {venue: f"ws://127.0.0.1:{plan.ports[venue]}" for venue in plan.simulated}
         urls |= {venue: plan.settings.venue_urls[venue] for venue in plan.venues if venue not in urls}
         ours["CROSSFILL_VENUE_URLS"] = json.dumps(urls)
+    if plan.settings.archive_url is not None and "://" not in plan.settings.archive_url:
+        ours["CROSSFILL_ARCHIVE_URL"] = str(Path(plan.settings.archive_url).absolute())
     if plan.replay is not None:
         ours["CROSSFILL_SITTING"] = secrets.token_hex(8)
     if plan.settings.journal is not None:

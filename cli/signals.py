@@ -26,7 +26,7 @@ def signals(
         typer.echo(json.dumps(answer))
         return
     if not answer["signals"]:
-        typer.echo("no signal yet")
+        typer.echo(answer["problem"])
         return
     from rich.console import Console  # noqa: PLC0415 -- slow to load
 

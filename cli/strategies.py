@@ -1,22 +1,18 @@
 """`crossfill strategies` and `crossfill strategy`."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
 
-from cli.remote import remote
+from cli.remote import fail, remote
 from cli.tables import plain_table
 
 Json = Annotated[bool, typer.Option("--json", help="The answer as it is.")]
 
-strategy = typer.Typer(help="What one strategy would have brought.", no_args_is_help=True)
-
-
-@strategy.callback()
-def _group() -> None:
-    """Make `report` a name, also while it is the only one."""
+strategy = typer.Typer(help="One strategy: what it would have brought, and new versions of it.", no_args_is_help=True)
 
 
 def strategies(*, as_json: Json = False) -> None:
@@ -40,6 +36,22 @@ def strategies(*, as_json: Json = False) -> None:
 def _variant(variant: dict[str, Any]) -> str:
     seed = f", seed {variant['seed']}" if variant["seed"] else ""
     return f"{variant['kind'].upper()} {variant['fast']}/{variant['slow']}{seed}"
+
+
+@strategy.command(name="put")
+def put(
+    name: Annotated[str, typer.Argument(help="The strategy, a new one or one that is there.")],
+    file: Annotated[Path, typer.Argument(help="Its configuration as JSON, as for PUT /strategies/NAME.")],
+) -> None:
+    """Make a strategy, or a new version of it; the same configuration again makes none."""
+    try:
+        given = json.loads(file.read_text("utf-8"), parse_float=str)
+    except json.JSONDecodeError as error:
+        fail(f"{file}, line {error.lineno}, column {error.colno}: {error.msg[0].lower()}{error.msg[1:]}")
+    except (OSError, ValueError, RecursionError) as error:
+        fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
+    row = remote().call("PUT", f"/strategies/{quote(name, safe='')}", given)
+    typer.echo(f"{row['name']} {row['version']}, of {row['created']}")
 
 
 @strategy.command(name="report")

@@ -84,6 +84,13 @@ class Settings(BaseSettings):
     candles_kept_days: dict[Interval, Annotated[float, Field(gt=0, le=36_500)]] = {"1s": 1, "1m": 90}
     journal: Path | None = None  # tests and replay: what each loop applied, one JSON object a line
 
+    # The archive of trades and best quotes
+    archive_url: str | None = None  # a folder or any fsspec URL; None: `archive` in `home`
+    archive_days: int = Field(default=30, ge=0)  # 0: for ever
+    archive_every_s: float = Field(
+        default=300, gt=0, le=3_600, validation_alias=AliasChoices("CROSSFILL_ARCHIVE_EVERY", "archive_every_s")
+    )
+
     @field_validator("bus_url")
     @classmethod
     def _known_bus(cls, url: SecretStr | None) -> SecretStr | None:
@@ -130,6 +137,11 @@ class Settings(BaseSettings):
         """Kafka's brokers as `host:port,host:port` where the topics are there; None where they are Redis streams."""
         text = self.bus_url.get_secret_value() if self.bus_url else ""
         return ",".join(_kafka_brokers(text)) if text.startswith(KAFKA) else None
+
+    @property
+    def archive(self) -> str:
+        """The folder or fsspec URL of the archive."""
+        return self.archive_url or str((self.home / "archive").absolute())
 
     @property
     def venue_names(self) -> tuple[str, ...]:

@@ -191,6 +191,7 @@ class Tail:
         self._last_id: bytes | None = None
         self._started = asyncio.Event()
         self._away = False
+        self._closed = False
         self._tasks = {asyncio.create_task(self._guarded(self._run()))}
 
     def __len__(self) -> int:
@@ -215,7 +216,8 @@ class Tail:
             self._tickers = {name: each for name, each in self._tickers.items() if each is not ticker}
 
     def close(self) -> None:
-        """End."""
+        """End. To cancel is not enough: redis-py may answer in spite of it where an answer came at the same time."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
 
@@ -233,7 +235,7 @@ class Tail:
 
     async def _run(self) -> None:
         """Read. While the bus is away it waits; where entries were missed, clients are closed."""
-        while True:
+        while not self._closed:
             try:
                 with failures():
                     if self._last_id is None:
@@ -269,7 +271,7 @@ class Tail:
     async def _begin(self, ticker: Ticker, product: Product, symbol: str) -> None:
         """Find what is true of a ticker now. It is among the others already, so what comes meanwhile is kept."""
         await self._started.wait()
-        while True:
+        while not self._closed:
             pipeline = self._bus.pipeline()
             pipeline.xrevrange(self._stream, count=RECENT)
             pipeline.hgetall(latest_key(symbol))
@@ -279,6 +281,8 @@ class Tail:
                 break
             except BusUnavailableError:
                 await asyncio.sleep(RETRY_S)
+        else:
+            return
         latest = decode_latest(fields).get(product.venue)
         items = [item for _, batch in reversed(entries) for item in _items(batch)]
         recent = [item for item in items if (item.venue, item.product_id) == _of(product)]

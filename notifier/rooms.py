@@ -115,6 +115,8 @@ class Room:
         if self.name.interval is not None:
             end = f":{self.name.interval}".encode()
             fields = {name.removesuffix(end): text for name, text in fields.items() if name.endswith(end)}
+        elif self.name.kind is RoomKind.VWAP:  # those of the last trades; `all:1m` is one of a time
+            fields = {name: text for name, text in fields.items() if b":" not in name}
         if fields == self._read:
             return False
         self._read = fields

@@ -31,6 +31,7 @@ from notifier.telling import Teller
 
 LOOK_S = 1.0
 BEAT_S = 2.0
+STOP_S = 2.0
 KIND = "notifier"
 
 log = structlog.get_logger()
@@ -82,10 +83,12 @@ class Notifier:
 
     async def stop(self) -> None:
         """End; clients reconnect with their cursors."""
+        self._teller.close()
         tasks = [*self._background, *self._tasks.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Not for ever: redis-py may go on in spite of a cancellation where an answer came at the same time.
+        await asyncio.wait(tasks, timeout=STOP_S)
         await self._tickers.close()
         try:
             await asyncio.to_thread(leave, self._database, self._name)

@@ -75,6 +75,7 @@ class Teller:
         self._joined, self._news = asyncio.Event(), asyncio.Event()
         self._latest: dict[str, Signal] | None = None  # signals by symbol, while somebody wants any
         self._away = False
+        self._closed = False
         for kind in RoomKind:
             metrics.subscriptions.labels(kind.value).set_function(partial(self._count, kind))
 
@@ -122,8 +123,12 @@ class Teller:
         seat = self._seats.get(member)
         return list(seat.rooms) if seat is not None else []
 
+    def close(self) -> None:
+        """Let `run` end. To cancel it is not enough: redis-py may answer in spite of it where an answer just came."""
+        self._closed = True
+
     async def run(self) -> None:
-        """Read and send until cancelled."""
+        """Read and send until it is closed and cancelled."""
         bus = connect_async(self._bus_url)
         bus.set_retry(Retry(NoBackoff(), 0))  # who tries again each second needs no other patience
         try:
@@ -132,7 +137,7 @@ class Teller:
             await bus.aclose()
 
     async def _always(self, part: Callable[[Redis], Awaitable[None]], bus: Redis) -> None:
-        while True:
+        while not self._closed:
             try:
                 await part(bus)
             except Exception as error:  # noqa: BLE001 -- one message's trouble is not the end of all rooms
@@ -160,7 +165,7 @@ class Teller:
     async def _poll(self, bus: Redis) -> None:
         clock = asyncio.get_running_loop().time
         next_at = 0.0
-        while True:
+        while not self._closed:
             await self._polled.wait()
             self._joined.clear()
             rooms = {room: room.source for room in self._rooms.values() if room.source is not None}
@@ -196,7 +201,7 @@ class Teller:
     async def _follow(self, bus: Redis) -> None:
         """Read the stream of signals while somebody wants them; each is sent once."""
         last_id: bytes | None = None
-        while True:
+        while not self._closed:
             if not self._followed.is_set():
                 last_id = self._latest = None
                 await self._followed.wait()
@@ -263,7 +268,7 @@ class Teller:
 
     async def _send(self, _bus: Redis) -> None:
         """Send everybody who is ready what it has not been sent yet; look at the others again a little later."""
-        while True:
+        while not self._closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period_s if self._due else None):
                     await self._news.wait()

@@ -19,13 +19,14 @@ from decimal import Decimal, setcontext
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from models.bus.client import BusUnavailableError, connect
 from models.bus.leases import BusLease
 from models.bus.names import ANALYST
 from models.bus.records import quote_record, ticker_record, trade_records, vwap_records
-from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
+from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Pending, Tape
 from models.bus.topics import Record, Topics
 from models.domain.analysis import Analysis, Rules, Told, series_in
 from models.domain.candles import INTERVALS_S, Candle
@@ -50,6 +51,7 @@ BLOCK_MS = 250
 LEASE_S = 0.5
 KEEP_S = 1.0
 OPEN_S = 0.25  # candles that are still made are told so often
+TIMED_S = 1.0  # and averages over seconds, minutes and hours
 STANDBY_S = 0.3
 PAUSE_S = 0.2  # after a failure
 
@@ -69,6 +71,7 @@ class Analysed:
     candles_closed: int = 0
     duplicates: int = 0
     late: int = 0
+    out_of_order: int = 0
     refused: int = 0
     gaps: int = 0
     overtaken: int = 0
@@ -85,7 +88,14 @@ class Session:
     ) -> None:
         states = tape.begin()
         series = series_in(states)
-        self.analysis = Analysis(rules, instruments, states, tape.windows(series), past(series))
+        try:
+            self.analysis = Analysis(rules, instruments, states, tape.windows(series), past(series))
+        except (msgspec.DecodeError, KeyError) as error:
+            # Of another version. To insist on it would be to fail for ever.
+            log.warning("what was kept cannot be read: all series begin anew", reason=repr(error))
+            tape.forget()
+            account.gaps += 1
+            self.analysis = Analysis(rules, instruments)
         self._rules = rules
         self._instruments = {
             (product.venue, product.id): instrument for instrument in instruments for product in instrument.products
@@ -98,8 +108,9 @@ class Session:
         self._records: list[Record] = []
         self._pending: list[Candle] = []
         self._touched: set[str] = set()  # symbols, since their open candles were told
+        self._timed: set[str] = set()  # and since their averages over time were
         self._everything = False  # is to be kept, because Redis knows nothing of it
-        self._open_at = self._keep_at = 0.0
+        self._open_at = self._timed_at = self._keep_at = 0.0
 
     def turn(self) -> bool:
         """Read what has come and tell what it comes to; return whether anything had."""
@@ -111,9 +122,13 @@ class Session:
         if now >= self._open_at:
             self._open_at = now + OPEN_S
             candles = {symbol: self._open_candles(symbol) for symbol in self._touched}
-            for symbol in self._touched:
-                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed |= self._touched
             self._touched.clear()
+        if now >= self._timed_at:
+            self._timed_at = now + TIMED_S
+            for symbol in self._timed:
+                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
+            self._timed.clear()
         if batches or candles:
             records = self._records
             if self._topics is not None:
@@ -142,7 +157,7 @@ class Session:
             items = newest_quotes(batch.items)
             self._account.quotes_conflated += len(batch.items) - len(items)
         told = self.analysis.apply(items)
-        for name in ("duplicates", "late", "refused"):
+        for name in ("duplicates", "late", "out_of_order", "refused"):
             setattr(self._account, name, getattr(self.analysis, name))
         self._pending += told.closed
         self._account.candles_closed += len(told.closed)
@@ -206,6 +221,7 @@ class Analyst:
         self._begin = begin
         self._account = account
         self._stopping = threading.Event()
+        self.leads = False  # whether it reads the market now
 
     def stop(self) -> None:
         """End after the turn at hand."""
@@ -217,7 +233,8 @@ class Analyst:
         standing_by = down = False
         while not self._stopping.is_set():
             try:
-                if self._lease.hold():
+                self.leads = self._lease.hold()
+                if self.leads:
                     standing_by = False
                     self._session()
                     down = False
@@ -252,21 +269,25 @@ class Analyst:
 
 
 def analyst_of(
-    settings: Settings, database: Database, kafka: Sequence[Topics], account: Analysed
+    settings: Settings, known: Instruments, database: Database, kafka: Sequence[Topics], account: Analysed
 ) -> tuple[Analyst, Keeper]:
-    """Build the analyst and its keeper from the settings; they connect when they run.
+    """Build the analyst of some pairs and its keeper from the settings; they connect when they run.
 
-    `kafka`: one for each of them, where the topics are there. Raises StoreUnavailableError where the market is
-    live and its pairs cannot be read.
+    `kafka`: one for each of them, where the topics are there.
     """
-    known = instruments_at(database, settings.market)
     rules = Rules(settings.market.value, settings.vwap_window)
     reading, writing, keeping = (connect(settings.bus, timeout_s=5) for _ in range(3))
     topics, topics_of_keeper = kafka or (None, None)
 
     def past(series: Sequence[str]) -> Mapping[str, Sequence[Candle]]:
+        found = {}
         with database.read() as connection:
-            return {name: last_day(connection, rules.market, *name.split("/")) for name in series}
+            for name in series:
+                # Hundreds of series take longer than the lease lasts, and two analysts would take it from one another.
+                if not lease.hold():
+                    raise OvertakenError
+                found[name] = last_day(connection, rules.market, *name.split("/"))
+        return found
 
     def begin() -> Session:
         with database.read() as connection:
@@ -278,8 +299,11 @@ def analyst_of(
         return Session(rules, known, tape, topics, past, account)
 
     owner = f"{os.getpid()}-{uuid4().hex}"
-    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length)
-    return Analyst(BusLease(writing, ANALYST, owner), begin, account), keeper
+    lease = BusLease(writing, ANALYST, owner)
+    analyst = Analyst(lease, begin, account)
+    pending = Pending(keeping, owner)
+    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length, pending, lambda: analyst.leads)
+    return analyst, keeper
 
 
 def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
@@ -298,26 +322,34 @@ def main() -> None:
     """Analyse until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    settings, account = Settings(), Analysed()
+    settings = Settings()
     database = Database.open(settings.database, pool_size=2)
-    kafka = _kafka(settings)
     try:
-        analyst, keeper = analyst_of(settings, database, kafka, account)
+        known = instruments_at(database, settings.market)
     except StoreUnavailableError as error:
         sys.exit(str(error))
+    run(settings, known, database)
+
+
+def run(settings: Settings, known: Instruments, database: Database) -> None:
+    """Analyse these pairs until SIGTERM or SIGINT."""
+    account, kafka = Analysed(), _kafka(settings)
+    analyst, keeper = analyst_of(settings, known, database, kafka, account)
     registry = new_registry("analyst", settings)
     registry.register(Families(lambda: of_analyst(account, kafka)))
     listener = Listener(settings, registry)
     listener.start()
     ended = threading.Event()
 
-    def run(work: Callable[[], None]) -> None:
+    def work_on(work: Callable[[], None]) -> None:
         try:
             work()
         finally:
             ended.set()
 
-    threads = [threading.Thread(target=run, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)]
+    threads = [
+        threading.Thread(target=work_on, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)
+    ]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time

@@ -1,4 +1,4 @@
-"""Averages over windows: what a price job computes, from the history on the bus."""
+"""Averages over windows: what a price job computes, from the history on the bus and before that from the archive."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,11 @@ from typing import Any
 
 import redis
 
-from models.bus.history import read_chunks, read_spans
+from models.archive.files import Archive
+from models.archive.layout import Entry
+from models.archive.reading import read_chunks, read_spans
+from models.bus.history import entry_range, kept_from_ms, numbered_chunks, numbered_spans
+from models.bus.names import history_stream, spans_stream
 from models.domain.averages import Fill, Method
 from models.domain.decimals import EXACT, plain
 from models.domain.history import Chunk, Sample, Span, WindowMean, fills_of, price_of, window_mean
@@ -51,23 +55,24 @@ def compute(
     wanted: AverageWanted,
     instruments: Instruments,
     bus: redis.Redis,
+    archive: Archive,
     enabled: Mapping[str, bool],
-    market: str,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Return the result of a price job; `progress` hears of each part but the last.
 
     For each venue the time-weighted mean of the input over the window, then the method over venues;
-    each part says what it is made of. Raises BusUnavailableError, and UnknownSymbolError for a pair that is gone.
+    each part says what it is made of. Raises BusUnavailableError,
+    ArchiveError where the bus begins later, and UnknownSymbolError for a pair that is gone.
     """
-    parts = []
+    parts, broken = [], set[str]()
     spans: dict[str, list[Span]] = {}
     for done, pair in enumerate(wanted.pairs, 1):
         instrument = instruments.resolve(pair)
-        chunks = read_chunks(bus, pair, wanted.start_us, wanted.end_us)
+        chunks = _chunks(bus, archive, pair, wanted, broken)
         for product in instrument.products:
             if product.venue not in spans:
-                spans[product.venue] = read_spans(bus, product.venue, wanted.start_us, wanted.end_us)
+                spans[product.venue] = _spans(bus, archive, product.venue, wanted, broken)
         parts.append(part_of(wanted, instrument, chunks, spans, enabled))
         if done < len(wanted.pairs):
             progress(done, len(wanted.pairs))
@@ -76,9 +81,28 @@ def compute(
         "input": wanted.input.value,
         "start": wanted.start,
         "end": wanted.end,
-        "market": market,
+        "market": archive.market,
         "parts": parts,
+        **({"files_broken": sorted(broken)} if broken else {}),
     }
+
+
+def _chunks(bus: redis.Redis, archive: Archive, pair: str, wanted: AverageWanted, broken: set[str]) -> list[Chunk]:
+    numbered = numbered_chunks(bus, pair, wanted.start_us, wanted.end_us)
+    found = {Entry.read(number): chunk for number, chunk in numbered if chunk.market in ("", archive.market)}
+    first_ms, last_ms = entry_range(wanted.start_us, wanted.end_us)
+    if wanted.start_us // 1000 < kept_from_ms(bus, history_stream(pair)):
+        found = read_chunks(archive, pair, first_ms, last_ms, broken) | found
+    return list(found.values())
+
+
+def _spans(bus: redis.Redis, archive: Archive, venue: str, wanted: AverageWanted, broken: set[str]) -> list[Span]:
+    numbered = numbered_spans(bus, venue, wanted.start_us, wanted.end_us)
+    found = {Entry.read(number): span for number, span in numbered if span.market in ("", archive.market)}
+    first_ms, last_ms = entry_range(wanted.start_us, wanted.end_us)
+    if wanted.start_us // 1000 < kept_from_ms(bus, spans_stream(venue)):
+        found = read_spans(archive, venue, first_ms, last_ms, broken) | found
+    return list(found.values())
 
 
 def told_of(result: Mapping[str, Any]) -> dict[str, Any]:

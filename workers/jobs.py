@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import redis
@@ -17,10 +17,20 @@ from models.domain.errors import CrossfillError
 from models.domain.orders import JobState
 from models.settings import Settings
 from models.store.database import Database
-from models.store.jobs import AVERAGE_KIND, ClaimedJob, ClaimLostError, claim_due, fail, finish, report
+from models.store.jobs import (
+    AVERAGE_KIND,
+    CANDLES_KIND,
+    VWAP_KIND,
+    ClaimedJob,
+    ClaimLostError,
+    claim_due,
+    fail,
+    finish,
+    put_back,
+    report,
+)
 from models.store.listings import instruments_at
 from models.store.venues import switches
-from workers.averages import compute, told_of, wanted_of
 from workers.celery import app, settings
 from workers.metrics import Tally
 
@@ -33,8 +43,8 @@ log = structlog.get_logger()
 # What the worker's main process tells of its child's work; it is there before the child is forked.
 tally: Tally | None = None
 
-# A job's result, and what its owner is told of it.
-Worked = tuple[dict[str, Any], dict[str, Any]]
+# A job's result, and what its owner is told of it; None: how far a long job is, which goes on in another turn.
+Worked = tuple[dict[str, Any], dict[str, Any] | None]
 Work = Callable[[Database, redis.Redis, Settings, ClaimedJob], Worked]
 
 
@@ -92,7 +102,11 @@ def _work(store: Database, client: redis.Redis, configured: Settings, claimed: C
     """Work one job and return how the attempt ended, in the words of Tally."""
     try:
         try:
-            finish(store, claimed, *WORKS[claimed.kind](store, client, configured, claimed))
+            result, told = WORKS[claimed.kind](store, client, configured, claimed)
+            if told is None:
+                put_back(store, claimed, result)
+                return "continued"
+            finish(store, claimed, result, told)
         except ClaimLostError:
             raise
         except Exception as error:  # noqa: BLE001 -- whatever one job holds, the others never wait for it
@@ -106,7 +120,13 @@ def _work(store: Database, client: redis.Redis, configured: Settings, claimed: C
     return "done"
 
 
+# DuckDB and pyarrow are imported where they are used: fulfilment workers know these tasks too, and never work them.
+
+
 def _average(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    from models.archive.files import Archive  # noqa: PLC0415 -- see above
+    from workers.averages import compute, told_of, wanted_of  # noqa: PLC0415 -- likewise
+
     with store.read() as connection:
         enabled = switches(connection)
 
@@ -115,8 +135,17 @@ def _average(store: Database, client: redis.Redis, configured: Settings, claimed
 
     wanted = wanted_of(claimed.payload)
     known = instruments_at(store, configured.market)
-    result = compute(wanted, known, client, enabled, configured.market.value, progress)
+    archive = Archive(configured.archive, configured.market.value)
+    result = compute(wanted, known, client, archive, enabled, progress)
     return result, told_of(result)
 
 
-WORKS: dict[str, Work] = {AVERAGE_KIND: _average}
+def _over_archive(store: Database, client: redis.Redis, configured: Settings, claimed: ClaimedJob) -> Worked:
+    from workers.archive import worked  # noqa: PLC0415 -- likewise
+
+    known = instruments_at(store, configured.market)
+    told = partial(report, store, claimed, lease_us=LEASE_US)
+    return worked(claimed, store, client, configured, known, told)
+
+
+WORKS: dict[str, Work] = {AVERAGE_KIND: _average, VWAP_KIND: _over_archive, CANDLES_KIND: _over_archive}

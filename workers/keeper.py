@@ -1,13 +1,14 @@
 """Closed candles on their way from the analyst to the database, and the signals that they raise; each is told once.
 
 They wait on the bus until the database has them. What is told of them is told in the transaction that forgets
-them there, so whoever is killed, and when, nothing is left out and nothing is told twice.
+them there, so whoever is killed, and when, nothing is left out and nothing is told twice. One keeper works, that of the
+analyst who does; another one that did knows nothing of what this one took, and begins anew.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import redis
@@ -47,14 +48,23 @@ log = structlog.get_logger()
 class Keeper:
     """Stores what the analyst closed, compares it with what venues tell themselves, and tells it."""
 
-    def __init__(self, client: redis.Redis, database: Database, topics: Topics | None, topic_length: int) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        database: Database,
+        topics: Topics | None,
+        topic_length: int,
+        pending: Pending,
+        leads: Callable[[], bool],
+    ) -> None:
         self._client = client
-        self._pending = Pending(client)
+        self._pending = pending
+        self._leads = leads
         self._database = database
         self._topics = topics
         self._topic_length = topic_length
         self._strategies = Strategies(database)
-        self._sure = False  # of what was told of the signals that are stored
+        self._sure = False  # that all that is stored and does not wait any more was told, and taken by this one
         self._stopping = threading.Event()
         self._unchecked: deque[tuple[float, Candle]] = deque(maxlen=CHECKS_MAX)
         self._check_at = 0.0
@@ -69,14 +79,14 @@ class Keeper:
         while True:
             stopping = self._stopping.is_set()
             try:
-                while self.keep():
+                # What waits at the end is for who kept before: nobody else need claim it then.
+                while (self._sure if stopping else self._leads()) and self.keep():
                     pass
                 if time.monotonic() >= self._check_at:
                     self._check_at = time.monotonic() + CHECK_S
                     self._check()
                 down = False
             except CrossfillError as error:
-                self._strategies.forget()
                 self._sure = False
                 if not down:
                     log.warning("candles wait to be stored", reason=str(error))
@@ -88,6 +98,9 @@ class Keeper:
 
     def keep(self) -> bool:
         """Store and tell what waits, a part of it; return whether more may wait."""
+        if not self._pending.claim() or not self._sure:
+            self._sure = False
+            self._strategies.forget()
         with self._pending.taken(AT_ONCE) as (closed, telling):
             signals = self._kept(closed)
             records = [record for candle in closed for record in candle_records(candle)]

@@ -46,7 +46,7 @@ class Link:
         self.token = token
         self.outbox = Outbox(settings.venue, settings.market)
         self.connection = Connection(settings.make(token), self.outbox, log_)
-        self.history = History(settings.venue, token, self.connection.connected_us)
+        self.history = History(settings.venue, token, self.connection.connected_us, settings.market)
 
 
 class Opening:

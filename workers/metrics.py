@@ -132,6 +132,7 @@ _ANALYSED = {
     "candles_closed": "Candles that were closed, and revisions of them.",
     "duplicates": "Trades that came again.",
     "late": "Trades that came after newer ones had filled their window.",
+    "out_of_order": "Trades that came after newer ones and took their places in their window.",
     "refused": "Trades of which a number had hundreds of digits.",
     "gaps": "Times that batches were lost before they could be read.",
     "overtaken": "Times that another analyst was found to have gone on.",
@@ -156,7 +157,7 @@ class Tally:
     Only one process may count at a time: the pool has one child.
     """
 
-    ENDS = ("done", "put_back", "failed", "overtaken")
+    ENDS = ("done", "continued", "put_back", "failed", "overtaken")
 
     def __init__(self, kinds: Collection[str]) -> None:
         self._cells = {cell: place for place, cell in enumerate((kind, end) for kind in kinds for end in self.ENDS)}

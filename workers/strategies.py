@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 from models.domain.candles import Candle
 from models.domain.signals import Signal
 from models.domain.strategies import Crosses, Strategy
-from models.store.candles import Series, last_closes
+from models.store.candles import Series, last_closes, newest_before
 from models.store.database import Database
 from models.store.strategies import current_strategies
 
+FOR_EVER_US = 2**62
 LOOK_S = 5.0  # new versions are taken up so often
 
 _Watched = tuple[str, int, str, str, str]  # strategy, version, variant, venue, symbol
@@ -72,5 +73,8 @@ class Strategies:
 
 
 def _stored(connection: Connection, candle: Candle, count: int) -> list[Candle]:
+    """Return what was stored before a candle; before a revision also what came after its first form."""
     series = Series(candle.market, candle.venue, candle.symbol, candle.interval_s)
-    return last_closes(connection, series, candle.open_time_us, count)
+    newest = newest_before(connection, series, FOR_EVER_US) if candle.revision else None
+    before_us = candle.open_time_us if newest is None else newest.open_time_us + series.interval_us
+    return last_closes(connection, series, before_us, count)

@@ -28,6 +28,7 @@ ANALYST = "analyst"  # key: who reads the market for everybody, see models.bus.l
 PUBLISHED = "analyst:published"  # hash: shard -> the last batch of its stream of which everything is published
 STATE = "analyst:state"  # hash: what a restart of the analyst begins with
 PENDING = "analyst:pending"  # list: closed candles that are not in the database yet
+KEEPER = "analyst:keeper"  # key: who took of them last
 FORGOTTEN = "analyst:forgotten"  # counter: of those that left the list
 HINTS = "hints"  # pub/sub channel: owners who have something to look at
 

@@ -18,6 +18,7 @@ from models.bus.analysis import tell_candles, tell_vwaps
 from models.bus.client import failures
 from models.bus.names import (
     FORGOTTEN,
+    KEEPER,
     PENDING,
     PUBLISHED,
     STATE,
@@ -146,6 +147,11 @@ class Tape:
                     self._gaps.add(shard)
             return {name.removeprefix(_KEPT): value for name, value in kept.items()}
 
+    def forget(self) -> None:
+        """Drop the states that were kept."""
+        with failures():
+            self._writing.delete(STATE)
+
     def windows(self, series: Sequence[str]) -> dict[str, list[bytes]]:
         """Return the trades that were kept of each series' window, oldest first."""
         with failures():
@@ -250,17 +256,26 @@ class Tape:
 class Pending:
     """Closed candles on their way to the database, oldest first. Raises BusUnavailableError.
 
-    Of several who take them one at a time succeeds, the others OvertakenError.
+    Of several who take them the last who claimed them succeeds, the others raise OvertakenError.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, owner: str) -> None:
         self._client = client
+        self._owner = owner.encode()
+
+    def claim(self) -> bool:
+        """Become the one who takes them; return whether that was so before, and nobody else has taken any since."""
+        with failures():
+            before: Any = self._client.set(KEEPER, self._owner, get=True)
+        return bool(before == self._owner)
 
     @contextmanager
     def taken(self, count: int) -> Iterator[tuple[list[Candle], Any]]:
         """Yield the oldest, and a transaction to tell of them in; it ends with the block, and forgets them."""
         with failures(), self._client.pipeline(transaction=True) as fence:
-            fence.watch(FORGOTTEN)  # type: ignore[no-untyped-call] # the library forgot
+            fence.watch(KEEPER, FORGOTTEN)  # type: ignore[no-untyped-call] # the library forgot
+            if fence.get(KEEPER) != self._owner:
+                raise OvertakenError
             texts: Any = fence.lrange(PENDING, 0, count - 1)
             fence.multi()
             yield [_pending.decode(text) for text in texts], fence

@@ -84,7 +84,7 @@ class Series:
         self.changed = True
         self.settlings = -1  # of the maker, when they were kept last
         self.fresh: list[Print] = []  # taken since it was kept
-        self.disordered = False  # what was kept of the window cannot be appended to
+        self.disordered = not sliding.points  # what was kept of the window cannot be appended to
 
     @property
     def name(self) -> str:
@@ -126,7 +126,7 @@ class Analysis:
         self._series: defaultdict[str, dict[str, Series]] = defaultdict(dict)  # by symbol and venue
         self._venues: defaultdict[str, _Venue] = defaultdict(_Venue)
         self._changed_venues: set[str] = set()
-        self.duplicates = self.late = self.refused = 0
+        self.duplicates = self.late = self.out_of_order = self.refused = 0
         for kept_as, state in (states or {}).items():
             if kept_as.startswith(_VENUES):
                 self._venues[kept_as.removeprefix(_VENUES)] = _venue_state.decode(state)
@@ -238,7 +238,9 @@ class Analysis:
             # Newer ones were taken, so it was missed (which a mark says) or, far more often, comes again.
             self.late += 1
             return
-        series.disordered = series.disordered or became is _OUT_OF_ORDER
+        if became is _OUT_OF_ORDER:
+            self.out_of_order += 1
+            series.disordered = True
         merged.sliding.add(price, size, time_us)
         series.windows.add(price, size, time_us)
         made = Print(time_us, trade.trade_id, price, size)

@@ -100,11 +100,16 @@ class Bar(msgspec.Struct, gc=False, array_like=True):
     revision: int = -1
 
 
+_encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Bar).decode
+
+
 class Settled(msgspec.Struct, array_like=True):
     """What a CandleMaker knows that changes only when something closes, or is late or missed."""
 
     larger: list[Bar] = []  # the open one of each larger interval: what its closed parts held
-    kept: list[dict[int, Bar]] = []  # closed ones by interval, in order of time, as far back as a trade may be late
+    # Closed ones by interval, in order of time, as far back as a trade may be late; each is encoded when it is
+    # closed, because all of this is written once a second.
+    kept: list[dict[int, bytes]] = []
     changed: set[tuple[int, int]] = set()  # (place of the interval, start) of kept ones that are to be told again
     spans_us: list[tuple[int, int]] = []  # in which trades may be missing
 
@@ -210,10 +215,7 @@ class CandleMaker:
             self.missed(state.clock_us, clock_us)
         state.clock_us = clock_us
         state.closed_us = max(state.closed_us, _floor(clock_us - self._grace_us, _SECOND_US))
-        told = []
-        if settled.changed:
-            told = [self._told(place, settled.kept[place][start_us]) for place, start_us in sorted(settled.changed)]
-            settled.changed.clear()
+        told = self._revisions() if settled.changed else []
         for start_us in sorted(state.seconds):
             if start_us >= state.closed_us:
                 break
@@ -221,9 +223,9 @@ class CandleMaker:
                 self._roll(start_us, leapt=leapt, told=told)
             bar = state.seconds.pop(start_us)
             _merge(settled.larger[0], bar)
-            settled.kept[0][start_us] = bar
             state.close, state.close_us = bar.close, bar.last_us
             told.append(self._told(0, bar))
+            settled.kept[0][start_us] = _encode(bar)
         if settled.larger[0].start_us + _MINUTE_US <= state.closed_us:
             self._roll(state.closed_us, leapt=leapt, told=told)
             self._forget()
@@ -249,11 +251,13 @@ class CandleMaker:
             if bar.start_us < until_us and bar.start_us + length_us > from_us:
                 bar.incomplete = True
         for place, (length_us, kept) in enumerate(zip(_INTERVALS_US, settled.kept, strict=True)):
-            for bar in kept.values():
-                if bar.start_us < until_us and bar.start_us + length_us > from_us and not bar.incomplete:
+            for start_us in [each for each in kept if each < until_us and each + length_us > from_us]:
+                bar = _decode(kept[start_us])
+                if not bar.incomplete:
                     bar.incomplete = True
+                    kept[start_us] = _encode(bar)
                     if bar.revision >= 0:
-                        self._change(place, bar)
+                        self._change(place, start_us)
         settled.spans_us = list(_joined(sorted([*settled.spans_us, (from_us, until_us)])))
         while len(settled.spans_us) > SPANS_MAX:
             (from_us, _), (_, until_us), *others = settled.spans_us
@@ -313,9 +317,10 @@ class CandleMaker:
                 # It is open, and larger ones will have the trade from it.
                 _add(settled.larger[place - 1], price, size, taker_side, time_us)
                 break
-            bar = settled.kept[place].get(start_us) or self._kept(place, start_us)
+            bar = self._kept(place, start_us)
             _add(bar, price, size, taker_side, time_us)
-            self._change(place, bar)
+            settled.kept[place][start_us] = _encode(bar)
+            self._change(place, start_us)
             if place and bar.last_us == time_us:
                 self._carry(place, bar)
         if state.close is None or time_us >= state.close_us:
@@ -325,11 +330,21 @@ class CandleMaker:
         # The candles without trades that follow a changed close have it too.
         length_us = _INTERVALS_US[place]
         for start_us in range(bar.start_us + length_us, self.settled.larger[place - 1].start_us, length_us):
-            after = self.settled.kept[place].get(start_us) or self._kept(place, start_us)
+            after = self._kept(place, start_us)
             if after.trades:
                 break
             after.open = after.high = after.low = after.close = bar.close
-            self._change(place, after)
+            self.settled.kept[place][start_us] = _encode(after)
+            self._change(place, start_us)
+
+    def _revisions(self) -> list[Candle]:
+        settled, told = self.settled, []
+        for place, start_us in sorted(settled.changed):
+            bar = _decode(settled.kept[place][start_us])
+            told.append(self._told(place, bar))
+            settled.kept[place][start_us] = _encode(bar)
+        settled.changed.clear()
+        return told
 
     def _roll(self, until_us: int, *, leapt: bool, told: list[Candle]) -> None:
         state, larger = self.state, self.settled.larger
@@ -343,9 +358,9 @@ class CandleMaker:
                     _merge(larger[place], bar)
                 elif not bar.trades and state.close is not None:
                     bar.open = bar.high = bar.low = bar.close = state.close
-                self.settled.kept[place][bar.start_us] = bar
                 if bar.trades or state.close is not None:
                     told.append(self._told(place, bar))
+                self.settled.kept[place][bar.start_us] = _encode(bar)
                 larger[place - 1] = self._bar_at(_floor(boundary_us, length_us), length_us)
             if leapt:
                 state.close = None
@@ -366,17 +381,18 @@ class CandleMaker:
             next_us = min(next_us, min(self.state.seconds) + _SECOND_US)
         self._due_us = 0 if self.settled.changed else next_us + self._grace_us
 
-    def _change(self, place: int, bar: Bar) -> None:
-        self.settled.changed.add((place, bar.start_us))
+    def _change(self, place: int, start_us: int) -> None:
+        self.settled.changed.add((place, start_us))
         self.settlings += 1
         self._due_us = 0
 
     def _kept(self, place: int, start_us: int) -> Bar:
-        # Seconds are kept if they have trades; larger ones always, but those that the clock leapt over.
         kept = self.settled.kept[place]
-        bar = kept[start_us] = Bar(start_us, place > 0 or self._missing(start_us, _SECOND_US))
-        self.settled.kept[place] = dict(sorted(kept.items()))
-        return bar
+        if start_us not in kept:
+            # Seconds are kept if they have trades; larger ones always, but those that the clock leapt over.
+            kept[start_us] = _encode(self._bar_at(start_us, _INTERVALS_US[place]))
+            self.settled.kept[place] = dict(sorted(kept.items()))
+        return _decode(kept[start_us])
 
     def _bar_at(self, start_us: int, length_us: int) -> Bar:
         return Bar(start_us, self._missing(start_us, length_us))

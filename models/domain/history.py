@@ -17,21 +17,28 @@ from models.domain.sources import Input
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A product's prices as they are from a time on; None: not known."""
+    """A product's prices as they are from a time on; None: not known. Sizes are those of that moment.
+
+    A change of a size alone makes no sample.
+    """
 
     time_us: int
     bid: Decimal | None
     ask: Decimal | None
     last: Decimal | None
+    bid_size: Decimal | None = None
+    ask_size: Decimal | None = None
 
 
 class Print(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A trade: when it was made, its id at the venue, price and size."""
+    """A trade: when it was received, its id at the venue, price and size, who crossed, and the venue's own time."""
 
     time_us: int
     trade_id: str
     price: Decimal
     size: Decimal
+    taker_side: str = ""  # "" in entries that were written before it was kept
+    exchange_time_us: int | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -42,6 +49,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False, array_like=True):
     token: int
     samples: tuple[Sample, ...]
     prints: tuple[Print, ...]
+    market: str = ""  # "" in entries that were written before it was kept
 
 
 class Span(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -52,6 +60,7 @@ class Span(msgspec.Struct, frozen=True, gc=False, array_like=True):
     from_us: int
     until_us: int
     gaps: tuple[str, ...] = ()
+    market: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def window_mean(
     seen_us = counted = 0
     with localcontext(EXACT):
         total = Decimal(0)
-        for token, from_us, until_us in _lived(spans, start_us, end_us):
+        for token, from_us, until_us in lived(spans, start_us, end_us):
             samples = sorted(by_token.get(token, ()), key=lambda sample: sample.time_us)
             for value, held_us in _steps(samples, from_us, until_us, wanted):
                 total += value * held_us
@@ -104,9 +113,9 @@ def window_mean(
     return WindowMean(mean, quotient(Decimal(seen_us), Decimal(end_us - start_us)), counted)
 
 
-def _lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int, int, int]]:
+def lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int, int, int]]:
     """Return (token, from, until) within a window, without overlaps, the newer connection before the older."""
-    lived: list[tuple[int, int, int]] = []
+    found: list[tuple[int, int, int]] = []
     taken: list[tuple[int, int]] = []
     for span in sorted(spans, key=lambda span: (-span.token, span.from_us)):
         pieces = [(max(span.from_us, start_us), min(span.until_us, end_us))]
@@ -118,9 +127,9 @@ def _lived(spans: Iterable[Span], start_us: int, end_us: int) -> list[tuple[int,
                 if part[0] < part[1]
             ]
         pieces = [(begin, end) for begin, end in pieces if begin < end]
-        lived += [(span.token, begin, end) for begin, end in pieces]
+        found += [(span.token, begin, end) for begin, end in pieces]
         taken += pieces
-    return lived
+    return found
 
 
 def _steps(

@@ -25,6 +25,8 @@ from models.domain.errors import CrossfillError
 from models.domain.history import Print
 
 WINDOW_MAX = 1_000_000  # trades; each takes 0.7 KB
+# Numbers follow times at every venue, to the millisecond or so; a simulator or a sandbox that restarts begins anywhere.
+ANEW_US = 1_000_000
 EXACT_SPANS_S = (1, 10, 60)
 SECONDS_SPANS_S = (300, 900, 3_600)
 MINUTES_SPANS_S = (14_400, 86_400)
@@ -198,7 +200,8 @@ class SlidingVwap(_Window):
     While the ids of all of its trades are numbers, the window holds the highest ones, in their order: that is how
     six venues number the trades of a product. While one of them is none (or absent: None or ""), it holds those
     that came last, and knows a duplicate by the ids that it holds. `trades` are those of one that was. Of what was
-    added, out of order, a duplicate or late it counts how many there were; the counters begin at 0.
+    added, out of order, a duplicate or late it counts how many there were; the counters begin at 0. A lower number that
+    was traded more than ANEW_US after the highest one says that the venue counts anew: the window begins with it.
 
     An update costs the same in a window of any size. One out of order costs that of each trade after it, too.
     """
@@ -239,6 +242,10 @@ class SlidingVwap(_Window):
     def _misplaced(self, number: int, trade: Print) -> Became:
         if self._ids is not None:
             return self._arrive(trade)
+        if trade.time_us > self._newest.time_us + ANEW_US:
+            self._load([trade])
+            self.out_of_order += 1
+            return OUT_OF_ORDER
         entries = self._entries
         place = bisect_left(entries, number, 1, key=_number_of)
         if place < len(entries) and entries[place].number == number:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.domain.errors import CrossfillError
@@ -121,6 +121,11 @@ class Database:
                 finally:
                     self._roll_back(connection)
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            raise StoreUnavailableError(error) from error
+        except InternalError as error:
+            # PostgreSQL says so of a transaction that was silent for too long, and hangs up.
+            if not error.connection_invalidated:
+                raise
             raise StoreUnavailableError(error) from error
 
     def _roll_back(self, connection: Connection) -> None:

@@ -5,7 +5,7 @@ a claim counts an attempt and runs out after its lease; whoever finishes names t
 that was overtaken changes nothing.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from models.store.tables import idempotency_keys, jobs, orders, shards
 
 ORDER_KIND = "order"
 AVERAGE_KIND = "average"
+VWAP_KIND = "vwap"
+CANDLES_KIND = "candles"
+CANCELLED = "cancelled"
 ATTEMPTS_MAX = 5
 RETRY_S_MAX = 60
 
@@ -38,7 +41,10 @@ class ClaimLostError(CrossfillError):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job that a worker has to itself until its lease runs out. `attempt` counts from 1."""
+    """A job that a worker has to itself until its lease runs out. `attempt` counts from 1.
+
+    `progress` is what was reported last; a long job goes on from there. See put_back.
+    """
 
     id: str
     owner_id: str
@@ -46,6 +52,17 @@ class ClaimedJob:
     payload: dict[str, Any]
     attempt: int
     worker: str
+    progress: dict[str, Any] | None = None
+
+    @property
+    def failures(self) -> int:
+        """How many attempts have come to nothing if this one does."""
+        return self.attempt - _turns(self.progress)
+
+
+def _turns(progress: Mapping[str, Any] | None) -> int:
+    """Return how many attempts ended well, with more left to do."""
+    return int((progress or {}).get("turns", 0))
 
 
 def _job_row(row: Row[Any]) -> JobRow:
@@ -203,11 +220,11 @@ def claim_due(database: Database, kinds: Collection[str], worker: str, lease_us:
             row = connection.execute(query.with_for_update(skip_locked=True)).first()
             if row is None:
                 break
-            if row.attempts >= ATTEMPTS_MAX:
+            if row.attempts - _turns(row.progress) >= ATTEMPTS_MAX:
                 error = row.error or f"no worker came to the end of it in {ATTEMPTS_MAX} attempts"
                 lost.append(_end(connection, row.id, JobState.FAILED, now, error=error))
                 continue
-            claimed = ClaimedJob(row.id, row.owner_id, row.kind, row.payload, row.attempts + 1, worker)
+            claimed = ClaimedJob(row.id, row.owner_id, row.kind, row.payload, row.attempts + 1, worker, row.progress)
             values = {"state": JobState.RUNNING.value, "attempts": claimed.attempt, "worker": worker}
             times = {"claimed_us": now, "lease_until_us": now + lease_us}
             connection.execute(update(jobs).where(jobs.c.id == row.id).values(**values, **times))
@@ -233,7 +250,7 @@ def fail(database: Database, claimed: ClaimedJob, error: str) -> JobState:
 
     Raises ClaimLostError; then nothing is written.
     """
-    wait_us = retry_after_us(claimed.attempt)
+    wait_us = retry_after_us(claimed.failures)
     with database.write() as connection:
         now = _fence(connection, claimed)
         if wait_us is None:
@@ -244,6 +261,39 @@ def fail(database: Database, claimed: ClaimedJob, error: str) -> JobState:
         return JobState.QUEUED
 
 
+def put_back(database: Database, claimed: ClaimedJob, progress: dict[str, Any]) -> None:
+    """Put a claimed job back behind those that are due, to be worked on from its progress by whoever is free.
+
+    Such a turn is no failed attempt, however many there are. Raises ClaimLostError; then nothing is written.
+    """
+    with database.write() as connection:
+        now = _fence(connection, claimed)
+        progress = {**progress, "turns": _turns(claimed.progress) + 1}
+        values = {"state": JobState.QUEUED.value, "lease_until_us": None, "progress": progress, "due_us": now}
+        connection.execute(update(jobs).where(jobs.c.id == claimed.id).values(values))
+        append(connection, [_progressed(claimed, progress)], now)
+
+
+def cancel(database: Database, owner_id: str, job_id: str) -> tuple[JobRow, bool] | None:
+    """End the owner's job, whether it waits or is worked; return it and whether this ended it, or None.
+
+    It fails with the error CANCELLED. Whoever works it loses its claim and sees so with its next report. A job
+    that carries an order is left as it is.
+    """
+    with database.write() as connection:
+        row = job_by_id(connection, owner_id, job_id)
+        if row is None or row.kind == ORDER_KIND:
+            return None if row is None else (row, False)
+        open_ = and_(jobs.c.id == job_id, jobs.c.ended_us.is_(None))
+        ended = bool(connection.execute(update(jobs).where(open_).values(worker=None)).rowcount)
+        if ended:
+            now = now_us(connection)
+            append(connection, [_end(connection, job_id, JobState.FAILED, now, error=CANCELLED)], now)
+        found = job_by_id(connection, owner_id, job_id)
+        assert found is not None
+        return found, ended
+
+
 def report(database: Database, claimed: ClaimedJob, progress: dict[str, Any], lease_us: int) -> None:
     """Say how far a claimed job is, tell its owner, and keep it for longer.
 
@@ -251,13 +301,15 @@ def report(database: Database, claimed: ClaimedJob, progress: dict[str, Any], le
     """
     with database.write() as connection:
         now = _fence(connection, claimed)
+        progress = {**progress, "turns": turns} if (turns := _turns(claimed.progress)) else progress
         values = {"progress": progress, "lease_until_us": now + lease_us}
         connection.execute(update(jobs).where(jobs.c.id == claimed.id).values(values))
         append(connection, [_progressed(claimed, progress)], now)
 
 
 def _progressed(claimed: ClaimedJob, progress: dict[str, Any]) -> NewEvent:
-    payload = {"kind": claimed.kind, "progress": progress}
+    # Sums so far are for who goes on from them.
+    payload = {"kind": claimed.kind, "progress": {key: progress[key] for key in progress if key != "so_far"}}
     return NewEvent(claimed.owner_id, EventType.JOB_PROGRESS, claimed.id, None, payload)
 
 

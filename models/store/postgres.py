@@ -3,7 +3,8 @@
 A peer that has gone without a word is found by the kernel: what it does not acknowledge for some
 seconds, sent or asked (keepalives), ends the connection. Something between that acknowledges and
 delivers nothing is found by the clock: the server itself ends a statement after STATEMENT_S, so who
-hears nothing for longer than that is connected to nobody.
+hears nothing for longer than that is connected to nobody. The server for its part ends a transaction whose
+client is silent for IDLE_S: its locks would stay for as long as somebody acknowledges in its place.
 """
 
 from typing import TypeVar
@@ -14,6 +15,8 @@ from psycopg.pq import TransactionStatus
 
 LOCK_S = 10
 STATEMENT_S = 60
+# Between two statements of a transaction we do little: a page of the audit takes a second, all else milliseconds.
+IDLE_S = 20
 ANSWER_S = STATEMENT_S + 5.0
 COMMIT_S = 20.0  # beyond it the outcome is unknown; one that only waits for a slow disk is far quicker
 GONE_S = 10  # a peer that acknowledges nothing for so long has gone
@@ -52,7 +55,10 @@ def options() -> dict[str, str | int]:
         "connect_timeout": 5,
         # A database that was made with SQL_ASCII would answer in bytes.
         "client_encoding": "utf8",
-        "options": f"-c lock_timeout={LOCK_S * 1000} -c statement_timeout={STATEMENT_S * 1000}",
+        "options": (
+            f"-c lock_timeout={LOCK_S * 1000} -c statement_timeout={STATEMENT_S * 1000}"
+            f" -c idle_in_transaction_session_timeout={IDLE_S * 1000}"
+        ),
         "keepalives_idle": GONE_S // 2,
         "keepalives_interval": 1,
         "keepalives_count": GONE_S // 2,

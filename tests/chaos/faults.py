@@ -12,12 +12,14 @@ from pathlib import Path
 
 import psutil
 
+from models.bus.leases import LEASE_MS
 from models.store.file_lock import FileLock, LockTimeoutError
 from tests.chaos.flight import Flight, Watcher
 from tests.chaos.processes import LEASE_S, Process, System, signal_to
 from tests.chaos.proxy import Proxy
 
 DATABASE_S = 10.0
+ANALYST_S = LEASE_MS / 1_000
 HIT_S = 4.0  # for so long a kill waits for a moment with work in flight
 CHILD_S = 15.0  # and so much longer for a price job: the first is due some seconds after the first request
 SETTLED_S = 5.0  # a process that has just started has nothing in its hands yet
@@ -62,12 +64,14 @@ FAULTS: dict[str, tuple[str, float, float]] = {
     "kill api": ("api", 0.3, 1.0),
     "kill fulfilment": ("fulfilment", 0.3, 2.0),
     "kill collector": ("collector", 0.3, 1.0),
+    "kill analyst": ("analyst", 0.3, 1.0),
     "kill notifier": ("notifier", 0.3, 1.0),
     "restart api": ("api", 0.3, 1.0),
     "restart fulfilment": ("fulfilment", 0.3, 1.0),
     "stop fulfilment": ("fulfilment", LEASE_S + 1.0, LEASE_S + 4.0),
     "stop api": ("api", 1.0, 3.0),
     "stop collector": ("collector", 2.0, 6.0),
+    "stop analyst": ("analyst", ANALYST_S + 1.0, ANALYST_S + 4.0),
     "stop notifier": ("notifier", 1.0, 4.0),
     "stop jobs": ("jobs", 1.0, 3.0),
     "kill redis": ("redis", 0.3, 1.5),
@@ -179,6 +183,8 @@ class Hand:
         if kind in CHILDREN:
             return self._child(fault, kind)
         free = self._free(kind)
+        if kind == "analyst":  # the one that works, not the one that stands by
+            free = [each for each in free if self._watcher.analyses(each)] or free
         return self._process(fault, free[int(fault.draw * len(free))]) if free else None
 
     def _free(self, kind: str) -> list[Process]:
@@ -197,7 +203,7 @@ class Hand:
     def _process(self, fault: Fault, process: Process) -> Hit:
         verb = fault.what.split(" ")[0]
         # A worker that stands still within a transaction keeps SQLite's lock, and nobody can overtake it.
-        outside = fault.what == "stop fulfilment" and self._system.is_sqlite
+        outside = fault.what in {"stop fulfilment", "stop analyst"} and self._system.is_sqlite
         flight = self._freeze(process, process.kind, [process.pid], outside=outside)
         if verb == "stop":
             self._later(fault.for_s, lambda: process.signal_all(signal.SIGCONT), process.name)
@@ -255,6 +261,8 @@ class Hand:
             self._system.replace_redis(self._older)
         elif verb == "empty":
             self._system.replace_redis(None)
+        if verb in {"age", "empty"}:
+            self._watcher.witness.seen.forgot_ms.append(time.time_ns() // 1_000_000)
         self._later(fault.for_s, self._system.start_redis, "redis")
         return Hit(fault, "redis", "redis", flight)
 

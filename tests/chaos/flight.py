@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import redis
 from sqlalchemy import Connection, text
 
 from models.bus.client import connect
-from models.bus.names import Queue, orders_queue
+from models.bus.names import ANALYST, PENDING, STATE, Queue, orders_queue, quotes_stream
 from models.domain.errors import CrossfillError
 from models.store.database import Database
+from tests.chaos.market import Witness
 from tests.chaos.processes import SHARDS, Process, System
 
 
@@ -29,6 +31,8 @@ class Flight:
     waiting: int = 0  # price jobs that nobody was told of: only the sweeper finds them
     unpushed: int = 0  # events that are committed and have not come to a client
     unread: int = 0  # bytes in the sockets of the process
+    unkept: int = 0  # batches of the market that are beyond what the analyst has kept
+    unstored: int = 0  # closed candles that are not in the database
 
     def work(self, kind: str) -> int:
         """Return how much of it a process of this kind has in its hands."""
@@ -51,6 +55,7 @@ WORK = {
     "child": ("running",),
     "beat": ("waiting",),
     "collector": ("unread",),
+    "analyst": ("unkept", "unstored"),
     "notifier": ("unpushed",),
     "redis": ("unread", "messages"),
     "database": ("transactions", "requests", "unplaced"),
@@ -71,9 +76,11 @@ class Watcher:
         self.blind = False  # the database does not answer; to ask it would be to wait for it
         self.database = Database.open(system.database_url, pool_size=2)
         self.redis = connect(system.redis_url, timeout_s=0.5)
+        self.witness = Witness(system.redis_url)
 
     def close(self) -> None:
         """Close the connections."""
+        self.witness.close()
         self.database.close()
         self.redis.close()
 
@@ -83,10 +90,35 @@ class Watcher:
         seen = Flight(requests=requests, unread=sum(map(unread, pids)), messages=self.messages())
         if self._system.is_sqlite and process is not None:
             seen += Flight(transactions=int(lock_holder(self._system.folder / "crossfill.db.lock") in set(pids)))
+        if process is not None and process.kind == "analyst":
+            seen += self._analysed(process)
         if not self.blind:
             with suppress(CrossfillError), self.database.read() as connection:
                 seen += self._stored(connection, process)
         return seen
+
+    def analyses(self, process: Process) -> bool:
+        """Say whether this analyst is the one that works."""
+        try:
+            owner: Any = self.redis.get(ANALYST)
+        except redis.RedisError:
+            return False
+        return owner is not None and owner.startswith(b"%d-" % process.pid)
+
+    def _analysed(self, process: Process) -> Flight:
+        if not self.analyses(process):
+            return Flight()
+        try:
+            kept = {f"position:{shard}": shard for shard in range(SHARDS)}
+            found: Any = zip(kept.values(), self.redis.hmget(STATE, list(kept)), strict=True)
+            beyond: list[Any] = [
+                self.redis.xrange(quotes_stream(shard), f"({position.decode()}", count=100)
+                for shard, position in found
+                if position is not None
+            ]
+            return Flight(unkept=sum(map(len, beyond)), unstored=int(self.redis.llen(PENDING)))
+        except redis.RedisError:
+            return Flight()
 
     def messages(self, *, held: bool = True) -> int:
         """Return how many wake-ups are in the queues and, where asked, how many were taken and not acknowledged.

@@ -17,9 +17,12 @@ from pathlib import Path
 import psutil
 
 from cli.valkey import binary, configure, wait_ready
+from models.domain.moving_averages import Kind, Seed
+from models.domain.strategies import Strategy, Variant
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards, migrate
+from models.store.strategies import put_strategy
 from models.store.venues import ensure_venues
 from tests.chaos.proxy import Proxy
 from tests.services import ROOT, postgres_command
@@ -31,6 +34,13 @@ OWNERS = ("local", "second", "third")
 WATCH_S = 0.1
 AGAIN_S = 0.5  # a process that ended is started again after so long, as a supervisor would
 PASSWORD = "chaos"
+# So short that it raises something all the time.
+STRATEGY = Strategy(
+    "chaos",
+    {"a": Variant(Kind.SMA, 2, 5), "b": Variant(Kind.EMA, 2, 5, Seed.SMA)},
+    interval="1s",
+    pairs=("BTC-USDT", "ETH-USDT", "LTC-BTC", "LTC-USDT"),
+)
 
 
 def stable_port() -> int:
@@ -157,9 +167,9 @@ class Process:
 
 
 class System:
-    """Two fulfilment workers, two collectors (one venue has both), API, notifier, jobs worker with its child and beat.
+    """Two fulfilment workers, two collectors (one venue has both), two analysts, API, notifier, jobs worker.
 
-    Redis and PostgreSQL stand behind proxies, as broker, as bus and as database.
+    That one has its child and beat. Redis and PostgreSQL stand behind proxies, as broker, as bus and as database.
     """
 
     def __init__(self, folder: Path, database: str, seed: int) -> None:
@@ -203,6 +213,8 @@ class System:
         self._add("api", "api", "api")
         self._add("collector-1", "collector", "workers.collector", "binance", "coinbase")
         self._add("collector-2", "collector", "workers.collector", "kraken", "binance")
+        self._add("analyst-1", "analyst", "workers.analyst")
+        self._add("analyst-2", "analyst", "workers.analyst")
         self._add("notifier", "notifier", "notifier")
         self._add("jobs", "jobs", "workers", "jobs")
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -282,6 +294,7 @@ class System:
         ensure_venues(database, VENUES)
         for owner, token in self.tokens.items():
             ensure_owner(database, owner, "admin", token)
+        put_strategy(database, STRATEGY)
         database.close()
 
     def stop(self) -> None:

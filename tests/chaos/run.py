@@ -13,20 +13,23 @@ from uuid import uuid4
 import httpx
 from sqlalchemy import func, select
 
+from models.domain.candles import EVERY_VENUE
 from models.domain.instruments import INSTRUMENTS
 from models.domain.shards import shard_of
+from models.store.tables import candles as stored_candles
 from models.store.tables import jobs, owners
 from simulator.market import START_USD
-from tests.chaos import checks
+from tests.chaos import checks, market
 from tests.chaos.faults import Hand, Hit, schedule
 from tests.chaos.flight import WORK, Flight, Watcher
 from tests.chaos.load import SYMBOLS, Client, Listener, Placed, Told
-from tests.chaos.processes import OWNERS, SHARDS, System, until
+from tests.chaos.processes import OWNERS, SHARDS, VENUES, System, until
 
 READY_S = 90.0
 # The longest waits are for what a killed worker held: its messages (70 s), a price job (30 s, and its next attempts).
 QUIET_S = 150.0
 SAY_S = 5.0
+LATE_S = 8.0
 CLIENTS = 2  # an owner
 PACE = 4.0  # requests a second and client
 
@@ -205,9 +208,11 @@ def _settle(
     """Wait until all is quiet, see that the system still works, and judge."""
     _wait_quiet(watcher, listeners, when, say, patient=patient)
     _probe(system, told)
+    _wait_analysed(watcher, when)
     _wait_quiet(watcher, listeners, when, say, patient=patient)
     record = checks.Record.of(watcher.database, OWNERS)
     found = [*checks.violations(record, told.placed, system.journal), *checks.clients_told(record, listeners)]
+    found += _of_market(watcher)
     report.violations += [f"{sentence} ({when})" for sentence in found]
     report.counts = {
         "orders": len(record.orders),
@@ -218,7 +223,33 @@ def _settle(
         "filled in part": sum(0 < order.filled_size < order.size for order in record.orders),
         "events": sum(map(len, record.events.values())),
         "epochs": sum(1 for _ in system.journal.glob("*.jsonl")),
+        "trades": sum(map(len, watcher.witness.seen.trades.values())),
+        "candles": len(candles := market.stored_candles(watcher.database)),
+        "incomplete": sum(candle.incomplete for candle in candles),
+        "signals told": sum(telling.kind == "signal" for telling in watcher.witness.seen.tellings),
     }
+
+
+def _wait_analysed(watcher: Watcher, when: str) -> None:
+    """Wait until candles of every venue are closed that began after now."""
+    now_us = time.time_ns() // 1_000
+
+    def venues() -> set[str]:
+        with watcher.database.read() as connection:
+            query = select(stored_candles.c.venue).where(stored_candles.c.open_time_us > now_us).distinct()
+            return set(connection.execute(query).scalars())
+
+    until(lambda: venues() >= {*VENUES, EVERY_VENUE}, READY_S, lambda: f"only {venues()} have candles ({when})")
+
+
+def _of_market(watcher: Watcher) -> list[str]:
+    """Judge what the analyst made; a late trade, and the revision that it makes, may be on their way."""
+    deadline = time.monotonic() + LATE_S
+    while found := list(market.violations(watcher.database, watcher.witness.seen)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return found
 
 
 def _wait_ready(system: System) -> None:

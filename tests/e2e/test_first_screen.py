@@ -141,7 +141,7 @@ def test_every_process_tells_its_metrics(system: System) -> None:
     command = [sys.executable, "-m", "cli", "status"]
     status = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=True)
     addresses = dict(re.findall(r"^  (\w+) +metrics +(http\S+)/metrics$", status.stdout, re.MULTILINE))
-    assert set(addresses) == {"api", "notifier", "fulfilment", "collectors", "analyst", "jobs"}
+    assert set(addresses) == {"api", "notifier", "fulfilment", "collectors", "analyst", "jobs", "archivist"}
     told = {process: scrape(address) for process, address in addresses.items()}
     for process, samples in told.items():
         assert key("crossfill_process_info", kind=process, market="simulated") in samples
@@ -152,6 +152,7 @@ def test_every_process_tells_its_metrics(system: System) -> None:
     assert told["api"][key("crossfill_orders_accepted_total", side="sell")] >= 1
     assert told["api"][key("crossfill_shards", state="owned")] == 1
     assert told["fulfilment"][key("crossfill_orders_placed_total")] >= 1
+    assert told["analyst"][key("crossfill_analysis_trades_total")] >= 1
 
 
 def test_who_follows_an_order_sees_why_it_waits(system: System) -> None:

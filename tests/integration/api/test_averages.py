@@ -177,18 +177,6 @@ def test_the_same_key_is_the_same_job(client: httpx.Client, database: Database) 
         assert len(connection.execute(jobs.select()).all()) == 1
 
 
-def test_a_start_before_what_is_kept_is_refused_with_the_earliest(client: httpx.Client, bus: Bus) -> None:
-    """Two hours at the most, and never before the first that was seen."""
-    at = now_us()
-    bus.remember("BTC-USD", "okx", (at, 100), lived=(at, at))
-    for ago_s in (60, 10_000):
-        answer = post(client, start=rfc3339(now_us() - ago_s * SECOND_US))
-        assert answer.status_code == 422
-        [error] = answer.json()["errors"]
-        earliest = datetime.fromisoformat(error["earliest"]).timestamp() * 1e6
-        assert abs(earliest - at) < 5 * SECOND_US
-
-
 @pytest.mark.parametrize(
     ("body", "field", "says"),
     [

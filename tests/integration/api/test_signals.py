@@ -27,7 +27,6 @@ def read(client: httpx.Client, **query: Any) -> dict[str, Any]:
 
 def test_a_signal_says_what_was_seen(client: httpx.Client, database: Database) -> None:
     """Numbers as texts, times RFC 3339; those of another market are not shown."""
-    assert read(client) == {"signals": [], "next_cursor": None}
     insert_signals(database, [SIGNAL, replace(SIGNAL, market="live")])
     assert read(client)["signals"] == [
         {
@@ -46,6 +45,17 @@ def test_a_signal_says_what_was_seen(client: httpx.Client, database: Database) -
             "market": "simulated",
         }
     ]
+
+
+def test_without_signals_the_answer_says_so(client: httpx.Client, database: Database) -> None:
+    """It is no error."""
+    problem = "no signal was raised yet in the simulated market"
+    assert read(client) == {"signals": [], "next_cursor": None, "problem": problem}
+    insert_signals(database, [SIGNAL])
+    assert "problem" not in read(client)
+    assert read(client, variant="b")["problem"] == (
+        "no signal of what is asked for was raised yet in the simulated market"
+    )
 
 
 def test_signals_come_newest_first_in_pages(client: httpx.Client, database: Database) -> None:

@@ -1,9 +1,11 @@
-"""`crossfill candles`, `signals` and `strategies`, against an API that is served."""
+"""`crossfill candles`, `rebuild`, `signals`, `strategies` and `average --method vwap`, against a served API."""
 
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,23 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from cli.main import app
+from models.archive.files import Archive
+from models.bus.client import connect
 from models.domain.candles import Candle
 from models.domain.signals import Cross, Signal
 from models.domain.strategies import GOLDEN_CROSS
 from models.settings import Settings
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.database import Database
+from models.store.events import rfc3339
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards
 from models.store.signals import insert_signals
 from models.store.strategies import put_strategy
+from tests.integration.api.market import now_us
 from tests.integration.api.serving import serving
+from tests.integration.api.test_archive import VENUES, archived, due, lived, trade
+from workers.jobs import run_due
 
 MINUTE_US = 60_000_000
 THEN_US = 1_700_000_040_000_000
@@ -101,9 +109,9 @@ def test_what_is_wrong_or_missing_is_one_sentence(database: Database) -> None:
 
 def test_signals_are_a_table(database: Database) -> None:
     """Newest first, each with its strategy's version and variant."""
-    assert run("signals") == "no signal yet\n"
+    assert run("signals") == "no signal was raised yet in the simulated market\n"
     insert_signals(database, [SIGNAL])
-    assert run("signals", "--strategy", "other") == "no signal yet\n"
+    assert run("signals", "--strategy", "other").startswith("no signal of what is asked for was raised yet")
     [line] = [line for line in run("signals", "--pair", "btcusdt").splitlines() if "BTC-USDT" in line]
     assert line.split() == [
         *("11-14", "22:14:00", "BTC-USDT", "death", "cross", "golden-cross", "2a", "all", "1h"),
@@ -138,3 +146,62 @@ def test_strategies_and_their_report_are_tables(database: Database) -> None:
     assert ["5", "0", "in", "0", "1", "-"] in [line.split() for line in shown.splitlines()]
     assert "a less b after 20 bars: too few signals to tell: 0 and 0" in shown
     assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1
+
+
+@contextmanager
+def worker(database: Database) -> Iterator[None]:
+    """Work the jobs that come, in a thread."""
+    ended, bus = threading.Event(), connect(Settings().bus)
+
+    def work() -> None:
+        while not ended.wait(0.05):
+            due(database)
+            run_due(database, bus, Settings())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        bus.close()
+
+
+def test_the_past_is_asked_for_from_the_command_line(database: Database) -> None:
+    """As jobs that are followed to their end: an average of the trades, and candles made anew."""
+    day_us = now_us() // 86_400_000_000 * 86_400_000_000 - 2 * 86_400_000_000
+    archive = Archive(Settings().archive, "simulated")
+    archived(archive, "coinbase", trade(day_us, 1, "100.1", 2), trade(day_us + 1, 2, "100.2", "0.3"))
+    lived(archive, day_us, day_us + 3_600_000_000)
+    window = ("--start", str(rfc3339(day_us)), "--window", "1h")
+    venues = [text for venue in VENUES for text in ("--venue", venue)]
+    with worker(database):
+        lines = run("average", "BTC-USD", "--method", "vwap", *window, *venues).splitlines()
+        assert lines[0] == "BTC-USD 100.1130434782608695652173913"
+        assert ["coinbase", "100.1130435", "2.3", "2", "100.0", "%"] in [line.split() for line in lines]
+        assert ["kraken", "-", "0", "0", "100.0", "%"] in [line.split() for line in lines]
+        assert run("rebuild", "BTC-USD", *window, "--interval", "1h").endswith(
+            ", 1h: 2 candles made anew, 2 of them differed and were stored\n"
+        )
+        nothing = run("average", "ETH-USD", "--method", "vwap", "--window", "60s")
+        assert "nothing was traded in this time, or it is not in the archive" in nothing
+    wrong = run("rebuild", "BTC-USD", *window, "--interval", "2h", status=1)
+    assert wrong == "crossfill: intervals: '2h' is unknown; one of 1s, 1m, 5m, 15m, 1h, 4h, 1d\n"
+
+
+def test_a_strategy_is_put_from_a_file(database: Database, tmp_path: Path) -> None:
+    """The same again is the version that it was; what is wrong is one sentence."""
+    file = tmp_path / "quick.json"
+    file.write_text('{"interval": "1s", "variants": {"a": {"kind": "sma", "fast": 5, "slow": 20}}}')
+    first = run("strategy", "put", "quick", str(file))
+    assert first.startswith("quick 1, of ")
+    assert run("strategy", "put", "quick", str(file)) == first
+    for text, sentence in {
+        '{"variants": {}, "interval": "2s"}': "crossfill: variants: must be 1 to 8, and there are 0\n",
+        '{"interval":\n}': f"crossfill: {file}, line 2, column 1: expecting value\n",
+        "[]": "crossfill: the body must be a JSON object",
+    }.items():
+        file.write_text(text)
+        assert run("strategy", "put", "quick", str(file), status=1).startswith(sentence)
+    assert run("strategy", "put", "quick", str(tmp_path), status=1).endswith("cannot be read: Is a directory\n")

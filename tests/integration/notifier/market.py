@@ -29,7 +29,7 @@ def tell_price(bus: redis.Redis, bid: str, symbol: str = "BTC-USDT", product_id:
 
 def tell_vwap(bus: redis.Redis, points: int, symbol: str = "BTC-USDT", venue: str = "all") -> None:
     told = Vwap(venue, symbol, 200, points, Decimal(3), Decimal(points), 1, 2, MARKET)
-    tell_vwaps(bus, symbol, {venue: told})
+    tell_vwaps(bus, symbol, {venue: told, f"{venue}:1m": told})
 
 
 def tell_candle(bus: redis.Redis, trades: int, interval_s: int = 60, symbol: str = "BTC-USDT") -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from websockets.sync.client import ClientConnection, connect
 
@@ -25,20 +24,12 @@ from tests.integration.notifier.market import (
     tell_signals,
     tell_vwap,
 )
-from tests.integration.notifier.test_server import Client, address, database, happen, running_notifier, stored
+from tests.integration.notifier.test_server import Client, happen, running_notifier, stored
 from tests.integration.scraping import key, scrape
 from tests.services import running_valkey
 
-__all__ = ["address", "database"]
-
 PRICE = "price:BTC-USDT"
 LONG = "X" * 20_000  # a product id that makes a message large
-
-
-@pytest.fixture
-def bus(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def ask(client: Client, *rooms: str, name: str = "subscribe") -> dict[str, Any]:
@@ -51,6 +42,11 @@ def until(holds: Callable[[], bool], limit_s: float = 10) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def sent(address: str) -> float:
+    """Return how many prices were sent until now."""
+    return scrape(address).get(key("crossfill_market_messages_sent_total", kind="price"), 0)
 
 
 def bids(client: Client, room: str = PRICE) -> list[str | None]:
@@ -87,6 +83,7 @@ def test_who_joins_is_shown_what_is_there_and_then_what_changes(address: str, bu
                 }
             },
         }
+        assert list(vwap["vwaps"]) == ["all"]
         assert vwap["vwaps"]["all"] == {
             "type": "vwap",
             "venue": "all",
@@ -189,28 +186,26 @@ def test_a_slow_client_is_sent_only_the_newest(address: str, bus: redis.Redis) -
         for symbol in symbols:
             tell_price(bus, str(number), symbol, LONG)
 
-    def sent() -> float:
-        return scrape(address).get(key("crossfill_market_messages_sent_total", kind="price"), 0)
-
     tell(1)
     with Client(address):  # for it to be up
         pass
+    before = sent(address)
     with slow_client(address, *rooms) as slow:
         numbers = itertools.count(2)
-        counts = [0.0, sent()]
-        until(lambda: sent() > 0)
+        until(lambda: sent(address) > before)
+        counts = [before]
         while counts[-1] != counts[-4:][0] or len(counts) < 4:
             for _ in range(3):
                 tell(next(numbers))
                 time.sleep(0.1)
-            counts.append(sent())
+            counts.append(sent(address))
         last = next(numbers)
         for number in range(last, last + 20):
             tell(number)
             time.sleep(0.05)
         last += 20
         tell(last)
-        assert sent() == counts[-1]
+        assert sent(address) == counts[-1]
         newest: dict[str, str] = {}
         while set(newest.values()) != {str(last)} or len(newest) < len(rooms):
             text = str(slow.recv(timeout=10))
@@ -235,13 +230,13 @@ def test_own_events_come_while_rooms_are_busy(address: str, bus: redis.Redis, da
 
     thread = threading.Thread(target=busy)
     with Client(address) as client:
-        client.wait("ready")
+        [ready] = client.wait("ready")
         ask(client, PRICE, "vwap:BTC-USDT")
         thread.start()
         try:
             for _ in range(20):
                 happen(database, 50)
-            assert client.wait("order.accepted", 1_000) == stored(database)
+            assert client.wait("order.accepted", 1_000) == stored(database, ready["last_seq"])
             seen = len(client.wait("price"))
             client.wait("price", seen + 2)
             client.wait("vwap", 3)
@@ -276,6 +271,7 @@ def test_who_leaves_a_room_is_told_nothing_more(address: str, bus: redis.Redis) 
     tell_price(bus, "1")
     with Client(address) as client:
         client.wait("ready")
+        time.sleep(1.3)  # what another test's client wanted of the signals is read for a second yet
         before = reads(bus)
         time.sleep(0.6)
         assert reads(bus) == before
@@ -291,7 +287,7 @@ def test_who_leaves_a_room_is_told_nothing_more(address: str, bus: redis.Redis) 
         client.wait("vwap", 2)
         assert bids(client) == ["1"]
         assert ask(client, "vwap:BTC-USDT", name="unsubscribe") == {"rooms": []}
-        time.sleep(1.3)  # what is being read of the signals ends within a second
+        time.sleep(1.3)
         before = reads(bus)
         time.sleep(0.6)
         assert reads(bus) == before
@@ -345,8 +341,9 @@ def test_each_signal_comes_once(address: str, bus: redis.Redis) -> None:
             assert (shown["raised_us"], shown["snapshot"]) == (202, True)
 
 
-def test_rooms_pause_while_the_bus_is_away(database: Database, database_url: str, tmp_path: Path) -> None:
+def test_rooms_pause_while_the_bus_is_away(home_database: tuple[str, Database], tmp_path: Path) -> None:
     """Clients stay connected, and are sent what is new when it is back."""
+    database_url, database = home_database
     with running_valkey(tmp_path / "first") as url:
         password, port = url.split("@")[0].rsplit(":", 1)[1], int(url.rsplit(":", 1)[1].split("/")[0])
         notifier = running_notifier(database_url, url, tmp_path)
@@ -377,6 +374,7 @@ def test_who_is_told_what_is_counted(address: str, bus: redis.Redis) -> None:
     """Subscriptions as they are, messages for each client."""
     tell_price(bus, "1")
     with Client(address) as one, Client(address) as two:
+        before = sent(address)
         ask(one, PRICE, "vwap:BTC-USDT")
         ask(two, PRICE)
         one.wait("price")
@@ -385,5 +383,5 @@ def test_who_is_told_what_is_counted(address: str, bus: redis.Redis) -> None:
         told = scrape(address)
         assert told[key("crossfill_subscriptions", kind="price")] == 2
         assert told[key("crossfill_subscriptions", kind="vwap")] == 1
-        assert told[key("crossfill_market_messages_sent_total", kind="price")] == 2
+        assert sent(address) == before + 2
     until(lambda: scrape(address)[key("crossfill_subscriptions", kind="price")] == 0)

@@ -116,7 +116,7 @@ class Client:
         self.io.on("*", self._take)
         refusals: list[Any] = []
         self.io.on("connect_error", refusals.append)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30  # it starts, maybe on a busy machine
         while True:
             try:
                 self.io.connect(address, auth=self._auth(token), transports=["websocket"])

@@ -391,7 +391,7 @@ def test_the_history_of_a_run_has_a_hole_where_the_connection_was_away(run: Run)
 
 def test_what_is_seen_stays_in_order() -> None:
     """A quote that was read before a flush and decoded after it counts from the flush on, not from before it."""
-    history = History("okx", 2, 0)
+    history = History("okx", 2, 0, "simulated")
     inherited = LatestPrice("okx", "BTC-USD", Decimal(5), 1, None, None, None, None, False, None, "simulated")
     history.take([], {"BTC-USD": inherited}, 1_000)
     history.take(

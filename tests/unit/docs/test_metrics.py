@@ -15,10 +15,13 @@ from models.settings import Settings
 from notifier.metrics import NotifierMetrics
 from tests.services import ROOT
 from workers.analyst import Analysed
+from workers.archivist import Archivist
 from workers.inbox import Inbox
 from workers.jobs import WORKS
 from workers.metrics import Account, LoopMetrics, Tally, of_analyst, of_shards, of_venues
 
+NOTHING: Any = None
+ARCHIVIST = Archivist(NOTHING, NOTHING, 30)  # which does nothing yet
 Told = set[tuple[str, str]]  # process, metric
 SUFFIXES = {"counter": "_total", "info": "_info"}
 
@@ -54,6 +57,7 @@ def told() -> Told:
     found |= names("collectors", of_venues({}))
     found |= names("analyst", of_analyst(Analysed(), [_producer()]))
     found |= names("jobs", Tally(WORKS).collect())
+    found |= names("archivist", ARCHIVIST.collect())
     return found | names("each", new_registry("api", Settings()).collect())
 
 
@@ -82,6 +86,7 @@ def test_the_labels_are_those_of_the_table() -> None:
         *of_venues({"okx": account}),
         *of_analyst(Analysed(), [_producer()]),
         *Tally(WORKS).collect(),
+        *ARCHIVIST.collect(),
     ):
         assert family.samples
         made[family.name + SUFFIXES.get(family.type, "")] = {label for each in family.samples for label in each.labels}

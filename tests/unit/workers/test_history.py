@@ -32,7 +32,7 @@ def _int(value: Decimal | None) -> int | None:
 
 @pytest.fixture
 def history() -> History:
-    return History("okx", 7, 0)
+    return History("okx", 7, 0, "live")
 
 
 def test_a_change_of_prices_is_kept_and_a_change_of_sizes_is_not(history: History) -> None:
@@ -52,6 +52,16 @@ def test_a_change_of_prices_is_kept_and_a_change_of_sizes_is_not(history: Histor
     assert samples(history, 6 * SECOND_US) == []
 
 
+def test_a_sample_has_the_sizes_of_its_moment(history: History) -> None:
+    """Those of the newest quote, also where a trade made the sample; before any quote there are none."""
+    history.take(
+        [trade(1, 98), quote(2 * SECOND_US, 10, 3), quote(3 * SECOND_US, 10, 5), trade(4 * SECOND_US, 99)], {}, 0
+    )
+    chunks, _ = history.flush(5 * SECOND_US, 5 * SECOND_US, ())
+    sizes = [(_int(each.bid_size), _int(each.ask_size)) for each in chunks["A"].samples]
+    assert sizes == [(None, None), (3, 3), (5, 5)]
+
+
 def test_of_a_burst_the_newest_counts_from_its_own_time(history: History) -> None:
     """Prices that stood for less than the slot are passed over; the first one of a burst stays."""
     times = [SECOND_US + step * SLOT_US // 5 for step in range(8)]
@@ -67,6 +77,7 @@ def test_trades_are_kept_but_for_those_before_the_subscription(history: History)
     chunks, _ = history.flush(3 * SECOND_US, 3 * SECOND_US, ())
     assert [(each.time_us, each.trade_id) for each in chunks["A"].prints] == [(2 * SECOND_US, "6")]
     assert [_int(each.last) for each in chunks["A"].samples] == [5, 6]
+    assert [(each.taker_side, each.exchange_time_us) for each in chunks["A"].prints] == [("buy", 2 * SECOND_US + 500)]
 
 
 def test_a_last_price_that_is_told_without_a_trade_is_kept(history: History) -> None:
@@ -83,7 +94,7 @@ def test_a_quiet_product_is_told_again_each_minute(history: History) -> None:
     assert samples(history, 2 * SECOND_US) == [(SECOND_US, 10, None)]
     assert samples(history, 61 * SECOND_US) == []
     chunks, _ = history.flush(63 * SECOND_US, 62 * SECOND_US, ())
-    assert chunks["A"].samples == (Sample(62 * SECOND_US, Decimal(10), Decimal(11), None),)
+    assert chunks["A"].samples == (Sample(62 * SECOND_US, Decimal(10), Decimal(11), None, Decimal(1), Decimal(1)),)
 
 
 def test_spans_follow_one_another_and_never_go_back(history: History) -> None:
@@ -91,7 +102,11 @@ def test_spans_follow_one_another_and_never_go_back(history: History) -> None:
     spans = [
         history.flush(now, until, missed)[1] for now, until, missed in ((5, 4, ()), (9, 3, ("B", "A")), (20, 15, ()))
     ]
-    assert spans == [Span("okx", 7, 0, 4), Span("okx", 7, 4, 4, ("A", "B")), Span("okx", 7, 4, 15)]
+    assert spans == [
+        Span("okx", 7, 0, 4, (), "live"),
+        Span("okx", 7, 4, 4, ("A", "B"), "live"),
+        Span("okx", 7, 4, 15, (), "live"),
+    ]
 
 
 def test_trades_beyond_the_bound_are_missed_and_said_to_be(history: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,34 @@ def test_a_connection_that_is_half_open_for_ever_is_given_up(
     straight.close()
 
 
+@pytest.mark.parametrize(("then", "expected"), [(None, CommitUnknownError), ("SELECT 1", StoreUnavailableError)])
+def test_a_transaction_that_falls_silent_is_ended_by_the_server(
+    then: str | None, expected: type[Exception], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for its locks goes on; it is told, wrote nothing, and goes on over a new connection."""
+    monkeypatch.setattr(postgres, "IDLE_S", 1)
+    silent, other = Database.open(postgres_url), Database.open(postgres_url)
+    ensure_owner(other, "ann", "admin", "token of ann")
+
+    def fall_silent() -> None:
+        with silent.write() as connection:
+            connection.execute(RAISE)
+            with other.write() as waiting:
+                waiting.execute(RAISE)  # waits for the row
+            if then is not None:
+                connection.execute(text(then))
+
+    with pytest.raises(StoreUnavailableError) as raised:
+        fall_silent()
+    assert type(raised.value) is expected
+    assert _seq(other) == 1
+    with silent.write() as connection:
+        connection.execute(RAISE)
+    assert _seq(other) == 2
+    silent.close()
+    other.close()
+
+
 def test_a_server_that_has_gone_is_found_by_the_kernel(postgres_url: str) -> None:
     """Nothing that was sent or asked stays without an acknowledgement for longer than some seconds."""
     database = Database.open(postgres_url)

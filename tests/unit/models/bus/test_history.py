@@ -2,11 +2,13 @@
 
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.bus.history import ENTRY, PART, parts_of
+from models.bus.history import ENTRY, PART, decode_chunks, parts_of
 from models.domain.history import Chunk, Print, Sample
 
 ONE = Decimal(1)
@@ -35,6 +37,14 @@ def test_parts_hold_everything_once_and_in_order(sizes: list[tuple[int, int]]) -
     assert all(sum(each) <= PART for each in lengths)
     for first, second in pairwise(lengths):
         assert sum(first) + ENTRY * len(first) + second[0] + ENTRY > PART
+
+
+def test_entries_that_were_written_before_sizes_and_sides_were_kept_are_read() -> None:
+    """An upgrade finds two hours of them on the bus."""
+    before = ["okx", "A", 7, [[1, "10", "11", None]], [[2, "9", "10.5", "3"]]]
+    entry: Any = {b"b": msgspec.msgpack.encode(before)}
+    sample, made = Sample(1, Decimal(10), Decimal(11), None), Print(2, "9", Decimal("10.5"), Decimal(3))
+    assert decode_chunks([(b"1-0", entry)]) == [Chunk("okx", "A", 7, (sample,), (made,))]
 
 
 def test_small_chunks_go_together() -> None:

@@ -81,6 +81,14 @@ def test_a_trade_that_comes_again_or_from_before_counts_for_nothing() -> None:
     assert (analysis.duplicates, analysis.late) == (1, 0)
 
 
+def test_what_comes_out_of_order_is_counted() -> None:
+    """It takes its place by its number; what is older than a full window is late, and counts for nothing."""
+    analysis = Analysis(RULES, INSTRUMENTS)
+    told = analysis.apply([trade(number, 0) for number in (10, 12, 14, 13, 13, 11, 15)])
+    assert (analysis.out_of_order, analysis.duplicates, analysis.late) == (1, 1, 1)
+    assert [news.trade_id for _, news in told.news if isinstance(news, Trade)] == ["10", "12", "14", "13", "15"]
+
+
 def test_a_trade_of_hundreds_of_digits_stops_nothing() -> None:
     """It is refused and counted; what comes after it is taken."""
     analysis = Analysis(RULES, INSTRUMENTS)
@@ -200,8 +208,11 @@ def test_how_items_are_batched_changes_no_candle_for_good(
     script: list[tuple[int, str, str, float] | str], sizes: list[int]
 ) -> None:
     """Batches differ in when a revision is told; the newest one of each candle is the same."""
-    made = said(script)
-    end: list[BusItem] = [mark(len(script) * 3 + second, token=99) for second in range(0, 7200, 2)]
+    # What is from before a series' first trade may be too late for it, which how items come decides.
+    begun: list[BusItem] = [trade(0, -100, product=product) for product in ("LTCBTC", "LTC/BTC", "ETHBTC")]
+    made = [*begun, *said(script)]
+    ends = range(len(script) * 3, len(script) * 3 + 7200, 2)
+    end: list[BusItem] = [mark(at, token=99, venue=venue) for at in ends for venue in ("binance", "kraken")]
     cuts = [0]
     for size in sizes:
         cuts.append(cuts[-1] + size)

@@ -351,6 +351,15 @@ def test_what_may_be_missing_makes_candles_incomplete() -> None:
     assert [candle.incomplete for candle in of(told, "5m")] == [True]
 
 
+def test_the_first_trade_of_a_second_may_be_late_and_others_missing() -> None:
+    """A span that ended within the oldest second that a trade may be in is remembered."""
+    made = maker()
+    made.missed(MIDNIGHT_US + 110 * SECOND_US, MIDNIGHT_US + 112_300_000)
+    advance(made, 122.4)
+    trade(made, 5, 112.45)
+    assert [(candle.interval_s, candle.incomplete) for candle in advance(made, 122.4)] == [(1, True), (60, True)]
+
+
 def test_many_gaps_are_remembered_as_few() -> None:
     """Spans that touch are one; beyond the limit the oldest are joined, so that nothing incomplete is called whole."""
     made = maker()

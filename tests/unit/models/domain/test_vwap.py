@@ -20,6 +20,7 @@ from models.domain.decimals import EXACT
 from models.domain.history import Print
 from models.domain.quotes import Trade
 from models.domain.vwap import (
+    ANEW_US,
     EXACT_SPANS_S,
     MINUTE_US,
     SECOND_US,
@@ -223,6 +224,16 @@ def test_trades_take_their_places_by_their_numbers(context: Context) -> None:
     ]
     agrees(sliding, [Print(number, str(number), Decimal(number), Decimal(2)) for number in (8, 9, 10, 11)])
     assert (sliding.out_of_order, sliding.duplicates, sliding.late) == (2, 2, 2)
+
+
+def test_a_venue_that_counts_anew_begins_a_new_window() -> None:
+    """Its trades would be late for ever otherwise. One that is no later than the newest is late, as before."""
+    sliding = SlidingVwap(2)
+    trades = [(900, 0), (901, 10), (5, 10 + ANEW_US), (5, 11 + ANEW_US), (4, 11 + ANEW_US), (6, 12 + ANEW_US)]
+    told = [sliding.add(Decimal(1), Decimal(1), time_us, str(number)).value for number, time_us in trades]
+    assert told == ["added", "added", "late", "out_of_order", "out_of_order", "added"]
+    assert [trade.trade_id for trade in sliding.trades()] == ["5", "6"]
+    assert sliding.add(Decimal(1), Decimal(1), 12 + ANEW_US, "3").value == "late"
 
 
 def test_what_has_no_number_is_taken_as_it_comes() -> None:
