@@ -17,6 +17,7 @@ from models.domain.instruments import Instrument, Instruments, Product
 
 MINUTE_US = 60_000_000
 TICK_US = 50_000  # what a tick stands for: Coinbase batches its level updates so
+SEQUENCE_STEP = 40  # what a sequence rises by at once is less; at a tick it is 8 in the mean, with what stands still
 START_USD = {"BTC": 97_000.0, "ETH": 3_400.0, "LTC": 85.0, "USD": 1.0, "USDT": 1.0, "USDC": 1.0, "EUR": 1.05}
 START_USD |= {"AAVE": 300.0, "ADA": 0.9, "ALGO": 0.3, "ATOM": 7.0, "AVAX": 38.0, "BCH": 480.0, "DOGE": 0.38}
 START_USD |= {"DOT": 7.2, "EOS": 0.75, "ETC": 26.0, "FIL": 5.1, "GRT": 0.2, "LINK": 18.0, "MATIC": 0.52}
@@ -160,7 +161,7 @@ class Listing:
     def __init__(self, instrument: Instrument, product: Product, habits: Habits, random: Random) -> None:
         self.instrument = instrument
         self.product = product
-        self.sequence = random.randrange(10**9, 10**10)
+        self.sequence = random.randrange(1_000)
         self.time_us = 0  # of the latest tick
         self._last_trade: Traded | None = None
         self._habits = habits
@@ -170,11 +171,14 @@ class Listing:
         self.index = Decimal(0)
         self._offset = 0.0
         self._sides: Sides = {"buy": {}, "sell": {}}
-        self._first_trade_id = random.randrange(10**6, 10**8)
+        self._first_trade_id = random.randrange(1_000)
 
     def open(self, mid: float, lot_usd: float, time_us: int) -> None:
         """Show the first levels, and have one trade behind it."""
         self.time_us = time_us
+        # Higher than those of a market that was opened before: what has a lower id is an old trade.
+        self._first_trade_id += time_us // TICK_US
+        self.sequence += time_us // TICK_US * SEQUENCE_STEP // 2
         if self.product.price_only:
             self.index = _index(mid)
             return
@@ -211,7 +215,7 @@ class Listing:
         if quotes:
             sides = random.choice((("buy",), ("sell",), ("buy", "sell")))
             self._requote(mid * (1 + self._offset), lot_usd, sides)
-        self.sequence += random.randrange(1, 40)
+        self.sequence += random.randrange(1, SEQUENCE_STEP)
         events.append(BookChanged(self.product, self.sequence, self._top(), self._changes(before), time_us))
         return events
 
@@ -247,7 +251,7 @@ class Listing:
         held[best] -= lots
         if not held[best]:
             del held[best]
-        self.sequence += self._random.randrange(1, 40)
+        self.sequence += self._random.randrange(1, SEQUENCE_STEP)
         last, price, size = self._last_trade, best * self.product.tick, lots * self.product.lot
         trade_id = last.trade_id + 1 if last else self._first_trade_id
         minute_us = time_us - time_us % MINUTE_US

@@ -280,8 +280,14 @@ def analyst_of(
     topics, topics_of_keeper = kafka or (None, None)
 
     def past(series: Sequence[str]) -> Mapping[str, Sequence[Candle]]:
+        found = {}
         with database.read() as connection:
-            return {name: last_day(connection, rules.market, *name.split("/")) for name in series}
+            for name in series:
+                # Hundreds of series take longer than the lease lasts, and two analysts would take it from one another.
+                if not lease.hold():
+                    raise OvertakenError
+                found[name] = last_day(connection, rules.market, *name.split("/"))
+        return found
 
     def begin() -> Session:
         with database.read() as connection:
@@ -293,7 +299,8 @@ def analyst_of(
         return Session(rules, known, tape, topics, past, account)
 
     owner = f"{os.getpid()}-{uuid4().hex}"
-    analyst = Analyst(BusLease(writing, ANALYST, owner), begin, account)
+    lease = BusLease(writing, ANALYST, owner)
+    analyst = Analyst(lease, begin, account)
     pending = Pending(keeping, owner)
     keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length, pending, lambda: analyst.leads)
     return analyst, keeper

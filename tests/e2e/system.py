@@ -95,3 +95,37 @@ def _wait_ready(api: str, process: subprocess.Popen[bytes], log: Path, limit_s: 
         time.sleep(0.1)
     message = f"the system did not become ready:\n{log.read_text(errors='replace')[-6000:]}"
     raise AssertionError(message)
+
+
+def recorded_synthetic(folder: Path, seconds: int) -> Path:
+    """Record a session of Binance's BTC-USDT from the seeded simulator, for machines without recordings."""
+    port = free_port()
+    environment = environment_of(folder / "home", {"CROSSFILL_VENUE_URLS": f'{{"binance": "ws://127.0.0.1:{port}"}}'})
+    simulator = subprocess.Popen(
+        [sys.executable, "-m", "simulator", "--port", f"binance={port}"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert simulator.stdout is not None
+        simulator.stdout.readline()
+        record = [
+            sys.executable,
+            "-m",
+            "cli",
+            "record",
+            "binance",
+            "BTC-USDT",
+            "--for",
+            f"{seconds}s",
+            "--out",
+            str(folder),
+        ]
+        subprocess.run(record, cwd=ROOT, env=environment, check=True, timeout=seconds + 30)
+    finally:
+        simulator.terminate()
+        simulator.wait(10)
+        assert simulator.stdout is not None
+        simulator.stdout.close()
+    return next(folder.glob("binance_*.jsonl.gz"))

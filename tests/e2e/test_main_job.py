@@ -24,12 +24,11 @@ import httpx
 import pytest
 import socketio
 
-from cli.valkey import free_port
 from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS
 from models.domain.journal import read
 from tests.e2e.orders_mix import CLASSES, Ended, Placed, mix
-from tests.e2e.system import System, environment_of, running_system
+from tests.e2e.system import System, environment_of, recorded_synthetic, running_system
 from tests.oracle import expected
 from tests.services import MARKET_DATA, ROOT, market_data
 
@@ -90,36 +89,13 @@ def _quotes_of(session: Path) -> Iterator[dict[str, str]]:
                 yield json.loads(frame)["data"]
 
 
-def _record_synthetic(folder: Path) -> Path:
-    """Record a session from the seeded simulator, for machines without recordings."""
-    port = free_port()
-    environment = environment_of(folder / "home", {"CROSSFILL_VENUE_URLS": f'{{"binance": "ws://127.0.0.1:{port}"}}'})
-    simulator = subprocess.Popen(
-        [sys.executable, "-m", "simulator", "--port", f"binance={port}"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert simulator.stdout is not None
-        simulator.stdout.readline()
-        record = [sys.executable, "-m", "cli", "record", "binance", "BTC-USDT", "--for", "60s", "--out", str(folder)]
-        subprocess.run(record, cwd=ROOT, env=environment, check=True, timeout=90)
-    finally:
-        simulator.terminate()
-        simulator.wait(10)
-        assert simulator.stdout is not None
-        simulator.stdout.close()
-    return next(folder.glob("binance_*.jsonl.gz"))
-
-
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with one session in it, and whether it is recorded or synthetic."""
     folder = tmp_path_factory.mktemp("session")
     recorded = market_data()
     if recorded is None:
-        return _record_synthetic(folder), "synthetic"
+        return recorded_synthetic(folder, 60), "synthetic"
     link = folder / RECORDING
     link.symlink_to((recorded / "sessions" / RECORDING).resolve())
     return link, "recorded"

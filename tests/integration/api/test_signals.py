@@ -49,8 +49,8 @@ def test_a_signal_says_what_was_seen(client: httpx.Client, database: Database) -
 
 def test_without_signals_the_answer_says_so(client: httpx.Client, database: Database) -> None:
     """It is no error."""
-    assert read(client)["signals"] == []
-    assert read(client)["problem"] == "no signal was raised yet in the simulated market"
+    problem = "no signal was raised yet in the simulated market"
+    assert read(client) == {"signals": [], "next_cursor": None, "problem": problem}
     insert_signals(database, [SIGNAL])
     assert "problem" not in read(client)
     assert read(client, variant="b")["problem"] == (

@@ -18,24 +18,29 @@ from typing import Any, Self
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from models.bus.analysis import decode_signal, decode_vwaps
 from models.bus.client import BusUnavailableError, connect
-from models.bus.names import PENDING, SIGNALS, STATE, quotes_stream, topic_stream, vwap_key, window_key
+from models.bus.leases import LEASE_MS, BusLease
+from models.bus.names import ANALYST, PENDING, SIGNALS, STATE, quotes_stream, topic_stream, vwap_key, window_key
 from models.bus.quotes import QuoteWriter
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
+from models.domain.instruments import INSTRUMENTS
 from models.domain.moving_averages import Kind
 from models.domain.quotes import BusItem, Mark, Trade
 from models.domain.signals import Signal
 from models.domain.strategies import Crosses, Strategy, Variant
 from models.domain.vwap import SlidingVwap
+from models.settings import Settings
 from models.store.candles import Series, read_candles
 from models.store.database import Database
 from models.store.schema import fix_shards
 from models.store.signals import read_signals
 from models.store.strategies import put_strategy
 from tests.services import ROOT
+from workers.analyst import Analysed, analyst_of
 from workers.connection import clock_us
 
 BEGIN_US = 1_789_995_600_000_000  # long ago: the clock of these trades runs a hundred times as fast as ours
@@ -268,6 +273,36 @@ def test_an_analyst_that_slept_tells_nothing_when_it_wakes(
     start = int(told(client, SYMBOL, "trade")[0]["trade_id"])
     check_everything(client, database, collector.trades[start - 1 :])
     check_signals(client, database)
+
+
+def test_an_analyst_that_takes_long_to_begin_is_not_overtaken_meanwhile(
+    database: Database,
+    database_url: str,
+    redis_url: str,
+    client: redis.Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of them would take the lease from one another for ever: it is renewed from series to series."""
+    with Collector(redis_url), running_analyst(database_url, redis_url, tmp_path):
+        until(lambda: minutes(database))
+    taken: list[bool] = []
+    other = BusLease(client, ANALYST, "other")
+
+    def slow(*_: object) -> list[Candle]:
+        time.sleep(LEASE_MS / 1_000 * 0.7)
+        taken.append(other.hold())
+        return []
+
+    monkeypatch.setattr("workers.analyst.last_day", slow)
+    settings = Settings(database_url=SecretStr(database_url), broker_url=SecretStr(redis_url), home=tmp_path)
+    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    thread = threading.Thread(target=analyst.run)
+    thread.start()
+    until(lambda: len(taken) > 1)
+    analyst.stop()
+    thread.join()
+    assert taken == [False, False]
 
 
 def test_an_emptied_redis_takes_nothing_from_an_analyst_that_lives(

@@ -87,6 +87,18 @@ def test_trade_ids_rise_by_one_and_sequences_rise() -> None:
             trades[key] = event.trade_id
 
 
+def test_a_market_that_is_opened_later_goes_on_with_higher_ids() -> None:
+    """Whatever its seed: a reader that knew the one before takes no trade of it for an old one."""
+    ended_us, ids = 600 * TICK_US, dict[tuple[str, str], tuple[int, int]]()
+    for event in _events(7, 600):
+        if isinstance(event, Traded):
+            ids[event.product.venue, event.product.id] = event.trade_id, event.sequence
+    for seed in (7, 8):
+        later = Market(INSTRUMENTS, VENUES, seed, ended_us + 60_000_000).listings
+        for key, (trade_id, sequence) in ids.items():
+            assert (later[key].last_trade.trade_id > trade_id) is (later[key].last_trade.sequence > sequence) is True
+
+
 def test_a_trade_takes_what_the_level_showed() -> None:
     """A trade is at the best price of the moment before, and no larger than what was there."""
     market = Market(INSTRUMENTS, ["binance"], 7, 0)
