@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from models.bus.client import BusUnavailableError, connect_async, failures
 from models.bus.latest import LatestPrice, decode_latest
+from models.bus.legacy import ticker_form
 from models.bus.names import latest_key, quotes_stream
 from models.bus.quotes import decode, entries_of
 from models.domain.instruments import Instrument, Instruments, Product, UnknownSymbolError
@@ -107,7 +108,7 @@ class Ticker:
 
     def __init__(self, exchange: str, ticker: str) -> None:
         self.clients: set[Client] = set()
-        self._names = {"exchange": exchange, "ticker": ticker}
+        self._names = exchange, ticker
         self._sides: tuple[Decimal | None, ...] = (None,) * 4
         self._last: Decimal | None = None
         self._early: list[tuple[tuple[int, int], Quote | Trade]] | None = []  # None once it has begun
@@ -158,20 +159,8 @@ class Ticker:
 
     def _message(self) -> str:
         bid_size, bid, ask, ask_size = self._sides
-        told = {
-            **self._names,
-            "best_bid_quantity": _text(bid_size),
-            "best_bid_price": _text(bid),
-            "last_price": _text(self._last),
-            "best_offer_quantity": _text(ask_size),
-            "best_offer_price": _text(ask),
-        }
+        told = ticker_form(*self._names, (bid, bid_size), self._last, (ask, ask_size))
         return orjson.dumps(told).decode()
-
-
-def _text(value: Decimal | None) -> str | None:
-    """Return a number with the zeros that the exchange sent."""
-    return None if value is None else format(value, "f")
 
 
 def _place(entry_id: bytes) -> tuple[int, int]:

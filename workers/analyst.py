@@ -33,7 +33,7 @@ from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import EXACT
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
-from models.domain.vwap import Vwap
+from models.domain.vwap import EXACT_SPANS_S, Vwap
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
@@ -126,9 +126,7 @@ class Session:
             self._touched.clear()
         if now >= self._timed_at:
             self._timed_at = now + TIMED_S
-            for symbol in self._timed:
-                self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in self.analysis.time_vwaps(symbol)}
-            self._timed.clear()
+            self._timed = {symbol for symbol in self._timed if self._tell_timed(symbol)}
         if batches or candles:
             records = self._records
             if self._topics is not None:
@@ -142,6 +140,15 @@ class Session:
             self.keep()
             self._keep_at = now + KEEP_S
         return bool(batches)
+
+    def _tell_timed(self, symbol: str) -> bool:
+        """Tell averages over time; return whether they change though nothing more comes, within the next minute.
+
+        Trades leave the short windows then. The long ones are told again when the next minute closes.
+        """
+        vwaps = self.analysis.time_vwaps(symbol)
+        self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in vwaps}
+        return any(vwap.points for vwap in vwaps if vwap.window_s in EXACT_SPANS_S)
 
     def keep(self) -> None:
         """Keep what a restart needs."""

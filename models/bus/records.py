@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from models.bus.forms import candle_form, signal_form, vwap_form
+from models.bus.legacy import ticker_form
 from models.bus.topics import Kind, Record
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
@@ -30,7 +31,9 @@ def quote_record(quote: Quote, symbol: str, market: str) -> Record:
 
 def ticker_record(quote: Quote, instrument: Instrument, last: Decimal | None) -> Record:
     """Return a quote for its venue's topic, with the product's last price."""
-    return Record(quote.venue, instrument.symbol, Kind.TICKER, _encode(ticker_form(quote, instrument.base, last)))
+    bid, ask = (quote.bid_price, quote.bid_size), (quote.ask_price, quote.ask_size)
+    form = ticker_form(quote.venue, instrument.base, bid, last, ask)
+    return Record(quote.venue, instrument.symbol, Kind.TICKER, _encode(form))
 
 
 def vwap_records(vwap: Vwap) -> list[Record]:
@@ -85,19 +88,6 @@ def quote_form(quote: Quote, symbol: str, market: str) -> dict[str, Any]:
     }
 
 
-def ticker_form(quote: Quote, base: str, last: Decimal | None) -> dict[str, str | None]:
-    """Return the seven keys of a ticker, with every digit that the exchange sent."""
-    return {
-        "exchange": quote.venue,
-        "ticker": base,
-        "best_bid_quantity": _as_sent(quote.bid_size),
-        "best_bid_price": _as_sent(quote.bid_price),
-        "last_price": _as_sent(last),
-        "best_offer_quantity": _as_sent(quote.ask_size),
-        "best_offer_price": _as_sent(quote.ask_price),
-    }
-
-
 def _both(kind: Kind, venue: str, symbol: str, fields: Mapping[str, Any]) -> list[Record]:
     of_pair = _one(kind, symbol, symbol, fields)
     return [of_pair] if venue == EVERY_VENUE else [Record(venue, symbol, kind, of_pair.value), of_pair]
@@ -109,7 +99,3 @@ def _one(kind: Kind, topic: str, symbol: str, fields: Mapping[str, Any]) -> Reco
 
 def _plain(value: Decimal | None) -> str | None:
     return None if value is None else plain(value)
-
-
-def _as_sent(value: Decimal | None) -> str | None:
-    return None if value is None else format(value, "f")

@@ -403,6 +403,28 @@ def test_another_market_begins_anew(
     assert [Decimal(text.decode()) for text in _list(client, "LTCBTC:1m:ma50")] == [each.close for each in stored][-50:]
 
 
+def test_an_average_over_a_second_is_none_a_second_after_the_last_trade(
+    database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """The venue goes on saying that it is there; nothing more is traded, and the longer windows still know what was."""
+
+    def points(span: str) -> int | None:
+        of_binance = decode_vwaps(client.hgetall(vwap_key(SYMBOL))).get(f"binance:{span}")
+        return None if of_binance is None else of_binance.points
+
+    with running_analyst(database_url, redis_url, tmp_path), Collector(redis_url) as collector:
+        until(lambda: points("1s"))
+        collector.stop()
+        writer = QuoteWriter(client)
+
+        def quiet() -> bool:
+            writer.write({0: [Mark("binance", 1, clock_us())]}, {})
+            return points("1s") == 0
+
+        until(quiet)
+        assert points("5m")
+
+
 def incomplete_minutes(database: Database) -> list[Candle]:
     """Return what is incomplete of Binance's minutes, but for the first one, which began in its midst."""
     return [candle for candle in minutes(database)[1:] if candle.incomplete]

@@ -211,7 +211,7 @@ def test_how_items_are_batched_changes_no_candle_for_good(
     # What is from before a series' first trade may be too late for it, which how items come decides.
     begun: list[BusItem] = [trade(0, -100, product=product) for product in ("LTCBTC", "LTC/BTC", "ETHBTC")]
     made = [*begun, *said(script)]
-    ends = range(len(script) * 3, len(script) * 3 + 7200, 2)
+    ends = range(len(script) * 3, len(script) * 3 + 7200, 60)
     end: list[BusItem] = [mark(at, token=99, venue=venue) for at in ends for venue in ("binance", "kraken")]
     cuts = [0]
     for size in sizes:
