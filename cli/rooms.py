@@ -75,8 +75,7 @@ def line(name: str, message: dict[str, Any]) -> str:
         what = f"{message['cross']} by {by}, {message['venue']} {message['interval']}: {averages}"
         return f"{message['room']}  {what}{'  (before)' if message['snapshot'] else ''}"
     told = message.get("prices") or message.get("vwaps") or message.get("candles") or {}
-    # Of averages those over a number of trades; those over times (`all:5m`) are in the JSON.
-    venues = (f"{venue} {_of_venue(name, each)}" for venue, each in told.items() if ":" not in venue)
+    venues = (f"{venue} {_of_venue(name, each)}" for venue, each in told.items())
     return f"{message['room']}  {'  '.join(venues) or 'nothing is known yet'}"
 
 

@@ -189,7 +189,7 @@ class Hand:
 
     def _free(self, kind: str) -> list[Process]:
         """Return the processes of a kind that run and have for a while; wait for one, where there is none."""
-        deadline = time.monotonic() + SETTLED_S + HIT_S
+        deadline = time.monotonic() + SETTLED_S + CHILD_S  # on a busy machine a start takes that long
         while time.monotonic() < deadline:
             settled = time.monotonic() - SETTLED_S
             found = [each for each in self._system.of(kind) if each.pid and each.started_at < settled]

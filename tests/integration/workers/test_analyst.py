@@ -268,6 +268,7 @@ def test_an_analyst_that_slept_tells_nothing_when_it_wakes(
                     sleeper.send_signal(signal.SIGCONT)
                     time.sleep(0.5)
         goes_on(client)
+        until(lambda: len(minutes(database)) > 20, 90)
         collector.stop()
         until(lambda: settled(client, collector.trades))
     start = int(told(client, SYMBOL, "trade")[0]["trade_id"])
