@@ -127,7 +127,7 @@ class Session:
         if now >= self._timed_at:
             self._timed_at = now + TIMED_S
             self._timed = {symbol for symbol in self._timed if self._tell_timed(symbol)}
-        if batches or candles:
+        if batches or candles or self._vwaps:
             records = self._records
             if self._topics is not None:
                 self._topics.publish(records)
