@@ -188,7 +188,7 @@ def merge(kept: Kept, newer: Kept) -> None:
         kept.replaced[name] = [*kept.replaced.get(name, []), *trades][-RULES.window :]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(items, st.sets(st.integers(0, 59)))
 def test_a_restart_changes_nothing(script: list[tuple[int, str, str, float] | str], restarts: set[int]) -> None:
     """At any point: what is told by one that was begun again from what was kept is what one tells that went on."""
@@ -202,7 +202,7 @@ def test_a_restart_changes_nothing(script: list[tuple[int, str, str, float] | st
         assert told.closed == expected.closed
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(items, st.lists(st.integers(1, 9), max_size=20))
 def test_how_items_are_batched_changes_no_candle_for_good(
     script: list[tuple[int, str, str, float] | str], sizes: list[int]

@@ -209,7 +209,7 @@ spans = st.tuples(st.just("missed"), st.integers(-100, 100), st.integers(-1, 100
 steps = st.lists(st.one_of(rows, rows, advances, spans, st.just(("restart",))), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     begun_us=st.integers(MIDNIGHT_US - 3_700 * SECOND_US, MIDNIGHT_US),
     grace_us=st.sampled_from([0, 1_500_000, GRACE_US]),

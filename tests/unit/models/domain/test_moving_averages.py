@@ -118,7 +118,7 @@ def test_an_exponential_average_is_near_the_exact_one(length: int, seed: Seed, c
             assert abs(Fraction(value) - exact) <= Fraction(max(closes[:count])) / 10**27 * Fraction(length + 1, 4)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     st.sampled_from(
         [

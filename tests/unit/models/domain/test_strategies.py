@@ -92,7 +92,7 @@ def test_what_is_a_cross(closes: list[int], signals: list[tuple[int, Cross]]) ->
     assert seen(fed(Crosses(SMALL, "a"), closes)) == signals
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.sampled_from(sorted(VARIANTS)), closes)
 def test_signals_alternate_and_tell_the_truth(variant: str, closes: list[int]) -> None:
     """None before `slow` closes, each the other way than the one before, with averages that say the same."""
@@ -104,7 +104,7 @@ def test_signals_alternate_and_tell_the_truth(variant: str, closes: list[int]) -
     assert all(one.cross is not other.cross for one, other in pairwise(signals))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.sampled_from(sorted(VARIANTS)), closes, st.integers(0, 40), st.integers(0, 3))
 def test_a_restart_or_the_same_candles_again_raise_nothing_more(
     variant: str, closes: list[int], at: int, again: int
@@ -118,7 +118,7 @@ def test_a_restart_or_the_same_candles_again_raise_nothing_more(
     assert signals + fed(crosses, closes[first:], first) == whole
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.sampled_from(sorted(VARIANTS)), closes, st.integers(0, 40))
 def test_warm_up_raises_nothing_and_changes_nothing_else(variant: str, closes: list[int], at: int) -> None:
     """After stored closes the signals are those that would have come anyway."""
@@ -128,7 +128,7 @@ def test_warm_up_raises_nothing_and_changes_nothing_else(variant: str, closes: l
     assert fed(crosses, closes[at:], at) == whole
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.sampled_from(sorted(VARIANTS)), closes, st.integers(1, 5))
 def test_a_revised_close_counts_from_then_on(variant: str, closes: list[int], revised: int) -> None:
     """It raises nothing itself; later averages are those of the closes as they are at last."""

@@ -252,7 +252,7 @@ ids = st.integers(0, 12).map(str)
 names = st.sampled_from(["", "ETH-1", "ETH-2", "ETH-3"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     st.sampled_from(CONTEXTS),
     st.integers(1, 6),
