@@ -19,7 +19,10 @@ import pytest
 from tests.e2e.system import System, environment_of, running_system
 from tests.services import ROOT
 
-NAMES = ["redis", "simulator", "fulfilment", "api", "collectors", "notifier", "jobs", "flower"]
+NAMES = [
+    *("redis", "simulator", "fulfilment", "api", "analyst", "collectors"),
+    *("notifier", "jobs", "archivist", "flower"),
+]
 
 
 def wait(condition: Callable[[], bool], limit_s: float) -> None:
