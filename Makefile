@@ -24,11 +24,13 @@ run: $(running) ## run everything on this machine, against a simulated market
 live: market := --live
 live: $(running) ## the same against the real exchanges; orders stay on paper
 
-# Those that load the machine themselves run alone, after the others; with ARGS all run in one go.
+# Those that load the machine themselves run alone, after the others and whatever came of them; with ARGS all run in one go.
 test: $(stamp) ## run the tests
 ifeq ($(strip $(ARGS)),)
-	@$(bin)/python -m pytest -n 2 --dist loadfile tests --ignore tests/e2e --ignore tests/chaos
-	@$(bin)/python -m pytest tests/e2e tests/chaos
+	@failed=; \
+	$(bin)/python -m pytest -n 2 --dist loadfile tests --ignore tests/e2e --ignore tests/chaos || failed=1; \
+	$(bin)/python -m pytest tests/e2e tests/chaos || failed=1; \
+	test -z "$$failed"
 else
 	@$(bin)/python -m pytest tests $(ARGS)
 endif
