@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from cli import home as home_folder
 from cli.console import Console
 from cli.leftovers import end_leftovers
+from cli.legacy import FILE, environment
 from cli.programs import LISTENERS, USER, Plan, listens, programs
 from cli.supervisor import Supervisor
 from cli.valkey import free_port
@@ -76,6 +77,8 @@ def up(
 
 def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
     wanted = _wanted()
+    if os.environ.get(FILE):
+        _heed(Path(os.environ[FILE]), live=live)
     settings = Settings()
     home = settings.home.absolute()
     market, replay = _market(settings, replay, live=live)
@@ -103,6 +106,16 @@ def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
         console = Console(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
         supervisor = Supervisor(listed, home / "pids.json", console, wanted)
         return supervisor.run(_announcer(plan, time.monotonic() + READY_LIMIT_S))
+
+
+def _heed(file: Path, *, live: bool) -> None:
+    """Set what a config file says for the settings here and in every child, and say so."""
+    told = environment(file, os.environ)
+    os.environ.update(told)
+    listed = ", ".join(f"{name}={value}" for name, value in told.items()) or "nothing that is not set otherwise"
+    typer.echo(f"{file} ({FILE}) stands for {listed}", err=True)
+    if not live and "CROSSFILL_VENUE_URLS" in told:
+        typer.echo(f"{file}: ws_url is read with --live only; here Coinbase is simulated", err=True)
 
 
 def _refresh_lists(settings: Settings) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli.programs import LISTENERS, Plan, flower_environment, programs
-from cli.up import Health, UpError, _in_one_line, _market, screen
+from cli.up import Health, UpError, _heed, _in_one_line, _market, screen
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 from models.settings import Settings
@@ -162,3 +163,26 @@ def test_a_bad_setting_is_one_sentence_with_its_name(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert _in_one_line(caught.value).startswith("ORDER_TIMEOUT_SECONDS: ")
+
+
+def test_a_config_file_chooses_what_every_program_gets(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the environment, as if it had been set; what it stands for is said, and that its address is not read."""
+    conf = {"ws_url": "wss://ws-feed.exchange.coinbase.com", "max_size": 5, "products": ["BTC-USD"]}
+    (tmp_path / "conf.json").write_text(json.dumps(conf))
+    monkeypatch.setattr(os, "environ", {**os.environ, "CROSSFILL_VWAP_WINDOW": "9"})
+    _heed(tmp_path / "conf.json", live=False)
+    told = capsys.readouterr().err.splitlines()
+    assert "CROSSFILL_PAIRS=BTC-USD" in told[0]
+    assert "read with --live only" in told[1]
+    listed = {program.name: program for program in programs(replace(plan, settings=Settings()))}
+    assert listed["collectors"].command[-1:] == ("coinbase",)
+    assert "binance" not in listed["collectors"].command
+    assert json.loads(listed["collectors"].environment["CROSSFILL_VENUE_URLS"]) == {
+        "coinbase": f"ws://127.0.0.1:{PORTS['coinbase']}"
+    }
+    assert {each.environment["CROSSFILL_VWAP_WINDOW"] for each in listed.values() if each.name != "simulator"} == {"9"}
+    live = programs(replace(plan, settings=Settings(), market=Market.LIVE))
+    (collectors,) = (each for each in live if each.name == "collectors")
+    assert json.loads(collectors.environment["CROSSFILL_VENUE_URLS"]) == {"coinbase": conf["ws_url"]}
