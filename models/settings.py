@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = None  # None: /metrics is open on the loopback address, and closed beyond it
     url: str | None = None  # the API, for the command line elsewhere
     notifier_url: str | None = None
+    flower_url: str | None = None  # where whoever reads a job's `task_url` finds Flower; None: on this machine
     token: SecretStr | None = None  # for the command line; None: read from `home`/token
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
