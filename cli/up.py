@@ -83,6 +83,10 @@ def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
         _heed(Path(os.environ[FILE]), live=live)
     settings = Settings()
     home = settings.home.absolute()
+    if settings.kafka is not None:
+        from models.bus.kafka import check_options  # noqa: PLC0415 -- only who has Kafka pays for its client
+
+        check_options(settings.kafka_client)
     market, replay = _market(settings, replay, live=live)
     if replay is not None:
         settings = settings.model_copy(update={"venues": ",".join(_replayed(settings, replay))})

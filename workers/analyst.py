@@ -30,6 +30,7 @@ from models.bus.topics import Record, Topics
 from models.domain.analysis import Analysis, Rules, Told, series_in
 from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import EXACT
+from models.domain.errors import CrossfillError
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import EXACT_SPANS_S, Vwap
@@ -338,15 +339,26 @@ def analyst_of(
 
 
 def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
-    """Return a producer for each of two threads where the topics are on Kafka; none where they are Redis streams."""
+    """Return a producer for each of two threads where the topics are on Kafka; none where they are Redis streams.
+
+    Raises KafkaOptionsError.
+    """
     if settings.kafka is None:
         return ()
-    from models.bus.kafka import KafkaTopics, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
+    from models.bus.kafka import (  # noqa: PLC0415 -- few need the library
+        ASK_S,
+        KafkaTopics,
+        check_options,
+        make_topics,
+        partitions_of,
+    )
 
+    options = settings.kafka_client
+    check_options(options)
     partitions = partitions_of(settings.venue_names, [each.symbol for each in INSTRUMENTS])
     # Nobody waits for it: a cluster that is away makes them by their first use.
-    threading.Thread(target=make_topics, args=(settings.kafka, partitions), daemon=True).start()
-    return (KafkaTopics(settings.kafka), KafkaTopics(settings.kafka))
+    threading.Thread(target=make_topics, args=(settings.kafka, partitions, ASK_S, options), daemon=True).start()
+    return (KafkaTopics(settings.kafka, options=options), KafkaTopics(settings.kafka, options=options))
 
 
 def main() -> None:
@@ -363,7 +375,10 @@ def main() -> None:
 
 def run(settings: Settings, known: Instruments, database: Database) -> None:
     """Analyse these pairs until SIGTERM or SIGINT."""
-    account, kafka = Analysed(), _kafka(settings)
+    try:
+        account, kafka = Analysed(), _kafka(settings)
+    except CrossfillError as error:
+        sys.exit(str(error))
     analyst, keeper = analyst_of(settings, known, database, kafka, account)
     registry = new_registry("analyst", settings)
     registry.register(Families(lambda: of_analyst(account, kafka)))

@@ -43,8 +43,10 @@ def test_no_secret_is_on_a_command_line(plan: Plan) -> None:
         assert not any("the-token" in word or "the-password" in word for word in program.command)
 
 
-def test_the_simulator_gets_no_secret(plan: Plan) -> None:
+def test_the_simulator_gets_no_secret(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulated exchange is the world outside."""
+    monkeypatch.setenv("CROSSFILL_KAFKA_OPTIONS", '{"sasl.password": "the-password"}')
+    monkeypatch.setenv("CROSSFILL_BUS_URL", "kafka+ssl://user:the-password@a")
     (simulator,) = (program for program in programs(plan) if program.name == "simulator")
     assert "the-password" not in str(simulator.environment)
 
