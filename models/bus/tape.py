@@ -1,14 +1,16 @@
 """The analyst's side of the bus: what all collectors say, read once and in order, and what it makes of it.
 
 What is published and how far that is read change in one transaction, so a record is published once whoever is
-killed. Once a second what a restart needs is kept too, with how far that was read: who starts takes it, reads on
-from there, and publishes nothing before it comes to what was not published. Who finds that somebody else
-published further was overtaken, and begins anew.
+killed. Once a second what a restart needs is kept too, a part of the symbols at a time, each with how far that was
+read: who starts takes it, reads on from where the oldest part was kept, gives no part what it has already,
+and publishes nothing before it comes to what was not published. Who finds that somebody else published further
+was overtaken, and begins anew.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -47,7 +49,7 @@ if over > 0 then
 end
 return over
 """
-_POSITION = "position:"
+_POSITION = "at:"
 _KEPT = "state:"
 _OF = "of"  # which market it was kept of
 
@@ -66,11 +68,13 @@ class OvertakenError(CrossfillError):
 class Batch:
     """What one shard's collectors said.
 
-    `published`: that was told before; `gap`: something before it is lost; `behind`: more waits than was read.
+    `published`: that was told before; `having`: parts that were kept after it, or with it; `gap`: something before it
+    is lost; `behind`: more waits than was read.
     """
 
     items: list[BusItem]
     published: bool
+    having: Collection[int]
     gap: bool
     behind: bool
 
@@ -86,8 +90,13 @@ class Changes:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a restart needs and has changed: states, trades to append to windows of `window`, windows that are new."""
+    """What a restart needs and has changed in some parts, as of where everything was read up to (`Tape.reached`).
 
+    States, trades to append to windows of `window`, windows that are new, candles that closed.
+    """
+
+    parts: Collection[int]
+    reached: Mapping[int, bytes]
     states: Mapping[str, bytes]
     appended: Mapping[str, Sequence[bytes]]
     replaced: Mapping[str, Sequence[bytes]]
@@ -110,6 +119,7 @@ class Tape:
         self._streams = {quotes_stream(shard).encode(): shard for shard in range(shards)}
         self._read: dict[int, bytes] = {}
         self._published: dict[int, bytes] = {}
+        self._kept: dict[int, dict[int, bytes]] = {}  # by shard: how far each part is ahead of what was read
         self._gaps: set[int] = set()
 
     def forget_others(self, keys: Iterable[str]) -> bool:
@@ -137,8 +147,14 @@ class Tape:
             kept.pop(_OF, None)
             self._published = {int(shard): position for shard, position in published.items()}
             self._gaps = set()
+            self._kept = {}
             for shard, entries in zip(self._streams.values(), newest, strict=True):
-                known = kept.pop(f"{_POSITION}{shard}", None)
+                ends = f":{shard}"
+                names = [name for name in kept if name.startswith(_POSITION) and name.endswith(ends)]
+                ahead = {int(name.removeprefix(_POSITION).removesuffix(ends)): kept.pop(name) for name in names}
+                known = min(ahead.values(), key=_number, default=None)
+                if known is not None:
+                    self._kept[shard] = ahead
                 # Who knows nothing begins with what comes now.
                 self._read[shard] = known or (entries[0][0] if entries else START)
                 self._published.setdefault(shard, self._read[shard])
@@ -151,6 +167,17 @@ class Tape:
         """Drop the states that were kept."""
         with failures():
             self._writing.delete(STATE)
+        self._kept.clear()
+
+    @property
+    def replaying(self) -> bool:
+        """Whether there still are parts that have what is read: none is kept meanwhile."""
+        return bool(self._kept)
+
+    @property
+    def reached(self) -> dict[int, bytes]:
+        """How far each shard was read."""
+        return dict(self._read)
 
     def windows(self, series: Sequence[str]) -> dict[str, list[bytes]]:
         """Return the trades that were kept of each series' window, oldest first."""
@@ -161,29 +188,42 @@ class Tape:
             return dict(zip(series, pipeline.execute(), strict=True))
 
     def read(self, block_ms: int) -> list[Batch]:
-        """Return what has come since the last call, waiting up to `block_ms` for something."""
+        """Return what has come since the last call, waiting up to `block_ms` for something (0: not at all)."""
         asked: Any = {stream: self._read[shard] for stream, shard in self._streams.items()}
-        batches = []
+        batches, more = [], set()
         with failures():
-            answer: Any = self._reading.xread(asked, count=READ_MAX, block=block_ms)
+            answer: Any = self._reading.xread(asked, count=READ_MAX, block=block_ms or None)
             for stream, entries in _by_stream(answer):
                 shard = self._streams[stream]
                 behind = len(entries) == READ_MAX
                 if behind and self._trimmed(shard):
                     self._gaps.add(shard)
-                told = [entry for entry in entries if _number(entry[0]) <= _number(self._published[shard])]
-                for published, part in ((True, told), (False, entries[len(told) :])):
-                    if part:
-                        items = [item for _, fields in part for item in decode(fields[b"b"])]
-                        batches.append(Batch(items, published, shard in self._gaps, behind))
-                        self._gaps.discard(shard)
+                for (published, having), part in groupby(entries, lambda entry: self._known(shard, entry[0])):  # noqa: B023 -- called at once
+                    items = [item for _, fields in part for item in decode(fields[b"b"])]
+                    batches.append(Batch(items, published, having, shard in self._gaps, behind))
+                    self._gaps.discard(shard)
                 self._read[shard] = entries[-1][0]
+                if behind:
+                    more.add(shard)
+        for shard, parts in [*self._kept.items()]:
+            ahead = max(parts.values(), key=_number)
+            if shard not in more or _number(self._read[shard]) >= _number(ahead):
+                # Else all is read that there is: what a part has beyond it the stream has lost.
+                self._read[shard] = max(self._read[shard], ahead, key=_number)
+                del self._kept[shard]
         return batches
 
-    def publish(self, changes: Changes) -> bool:
+    def _known(self, shard: int, position: bytes) -> tuple[bool, frozenset[int]]:
+        """Say whether a batch was told before, and which parts have it."""
+        number = _number(position)
+        having = frozenset(part for part, kept in self._kept.get(shard, {}).items() if _number(kept) >= number)
+        return number <= _number(self._published[shard]), having
+
+    def publish(self, changes: Changes, checkpoints: Iterable[Checkpoint] = ()) -> bool:
         """Tell what the batches came to that were read; return whether Redis still knew what was told before.
 
-        Where it did not (it was emptied, or is back with older data), all that a restart needs is to be kept anew.
+        With it, keep what a restart needs of some parts. Where Redis did not know (it was emptied, or is back with
+        older data), nothing was kept, and all that a restart needs is to be kept anew.
         """
         reached = self._reached()
 
@@ -196,31 +236,37 @@ class Tape:
                 tell_vwaps(pipeline, symbol, vwaps)
             for symbol, candles in changes.candles.items():
                 tell_candles(pipeline, symbol, candles)
+            for checkpoint in checkpoints if known else ():
+                self._keep(pipeline, checkpoint)
 
         known = self._transact(fill)
         self._published = reached
         return known
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Keep what a restart needs, as of all that was read."""
+        """Keep what a restart needs."""
 
         def fill(pipeline: Any, _known: bool) -> None:  # noqa: ANN401, FBT001 -- likewise
-            kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
-            kept |= {f"{_POSITION}{shard}": position for shard, position in self._read.items()}
-            kept[_OF] = self._market
-            pipeline.hset(STATE, mapping=kept)
             pipeline.hset(PUBLISHED, mapping=_named(self._published))
-            for series in checkpoint.replaced:
-                pipeline.delete(window_key(series))
-            for series, trades in (*checkpoint.replaced.items(), *checkpoint.appended.items()):
-                if trades:
-                    pipeline.rpush(window_key(series), *trades)
-                    pipeline.ltrim(window_key(series), -checkpoint.window, -1)
-            if checkpoint.pending:
-                pipeline.rpush(PENDING, *map(_encoder.encode, checkpoint.pending))
-                pipeline.eval(_BOUND, 2, PENDING, FORGOTTEN, PENDING_MAX)
+            self._keep(pipeline, checkpoint)
 
         self._transact(fill)
+
+    def _keep(self, pipeline: Any, checkpoint: Checkpoint) -> None:  # noqa: ANN401 -- likewise
+        kept = {f"{_KEPT}{name}": state for name, state in checkpoint.states.items()}
+        positions = checkpoint.reached.items()
+        kept |= {position_of(part, shard): at for part in checkpoint.parts for shard, at in positions}
+        kept[_OF] = self._market
+        pipeline.hset(STATE, mapping=kept)
+        for series in checkpoint.replaced:
+            pipeline.delete(window_key(series))
+        for series, trades in (*checkpoint.replaced.items(), *checkpoint.appended.items()):
+            if trades:
+                pipeline.rpush(window_key(series), *trades)
+                pipeline.ltrim(window_key(series), -checkpoint.window, -1)
+        if checkpoint.pending:
+            pipeline.rpush(PENDING, *map(_encoder.encode, checkpoint.pending))
+            pipeline.eval(_BOUND, 2, PENDING, FORGOTTEN, PENDING_MAX)
 
     def _transact(self, fill: Callable[[Any, bool], None]) -> bool:
         """Run one transaction while nobody else has published further; return whether Redis knew what was told."""
@@ -287,6 +333,11 @@ class Pending:
                 fence.execute()
             except redis.exceptions.WatchError as error:
                 raise OvertakenError from error
+
+
+def position_of(part: int, shard: int) -> str:
+    """Return the field of the state that says up to where in a shard's stream a part was kept."""
+    return f"{_POSITION}{part}:{shard}"
 
 
 def _named(positions: Mapping[int, bytes]) -> dict[str, bytes]:
