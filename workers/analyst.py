@@ -126,14 +126,14 @@ class Session:
 
     def turn(self) -> bool:
         """Read what has come, tell what it comes to, and do some of what waits; return whether anything had come."""
+        if self._everything:
+            self.keep()  # before anything is told: who knows nothing begins with what comes then
         told = self._vwaps or self._candles or self._checkpoints
         batches = self._tape.read(0 if told else 1 if any(waiting for waiting, _ in self._chores) else BLOCK_MS)
         for batch in batches:
             self._take(batch)
         if batches or told:
             self._tell()
-        if self._everything and not self._tape.replaying:
-            self.keep()
         self._look()
         until = time.monotonic() + GATHER_S
         while self._chore() and time.monotonic() < until:
@@ -147,8 +147,7 @@ class Session:
         if self._tape.replaying:
             return
         self._keep(range(PARTS))
-        for checkpoint in self._checkpoints:
-            self._tape.keep(checkpoint)
+        self._tape.keep(self._checkpoints)
         self._everything, self._checkpoints = False, []
         self._keeping.clear()
 
