@@ -76,7 +76,7 @@ def test_a_wrong_value_is_said_with_its_line_and_key(tmp_path: Path, key: str, v
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{\n "max_size": 5,\n}', "line 3, column 1: expecting property name enclosed in double quotes"),
+        ('{\n "max_size": 5,\n 5: 6}', "line 3, column 2: expecting property name enclosed in double quotes"),
         ('{"max_size" 5}', "line 1, column 13: expecting ':' delimiter"),
         ("", "line 1, column 1: expecting value"),
         ("[]", 'line 1: it must be an object, as {"products": ["BTC-USD"]}'),

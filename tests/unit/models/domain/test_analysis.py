@@ -7,7 +7,7 @@ from itertools import pairwise, zip_longest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.domain.analysis import GAPS_MAX, Analysis, Gaps, Kept, Rules, Told, series_in, series_name
+from models.domain.analysis import GAPS_MAX, PARTS, Analysis, Gaps, Kept, Rules, Told, part_of, series_in, series_name
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.instruments import Instrument, Instruments, Product
 from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
@@ -200,6 +200,36 @@ def test_a_restart_changes_nothing(script: list[tuple[int, str, str, float] | st
         expected, told = going_on.apply([item]), begun_again.apply([item])
         assert told.news == expected.news
         assert told.closed == expected.closed
+
+
+@settings(max_examples=150, deadline=None)
+@given(items, st.dictionaries(st.integers(0, 59), st.sampled_from([{0}, {1}, {0, 1}])), st.integers(0, 60))
+def test_a_restart_from_parts_that_were_kept_at_different_times_changes_nothing(
+    script: list[tuple[int, str, str, float] | str], keepings: dict[int, set[int]], restart: int
+) -> None:
+    """It is given everything since the oldest was kept again, and tells of each part what came after that was."""
+    of_symbol = {symbol: part_of(symbol) for symbol in ("LTC-BTC", "ETH-BTC")}
+    one, other = of_symbol.values()
+    assert one != other
+    made = said(script)
+    analysis, kept, kept_at, expected = Analysis(RULES, INSTRUMENTS), Kept(), dict.fromkeys(range(PARTS), 0), []
+    merge(kept, analysis.kept())
+    for place, item in enumerate(made[:restart]):
+        expected.append(analysis.apply([item]))
+        which = keepings.get(place, set())
+        parts = [part for part in range(PARTS) if (1 if part == one else 0) in which]
+        if parts:
+            merge(kept, analysis.kept(parts))
+            kept_at |= dict.fromkeys(parts, place + 1)
+    begun_again = restarted(kept)
+    expected += [analysis.apply([item]) for item in made[restart:]]
+    for place in range(min(kept_at.values()), len(made)):
+        having = {part for part, at in kept_at.items() if at > place}
+        told, right = begun_again.apply([made[place]], having), expected[place]
+        assert told.closed == [each for each in right.closed if of_symbol[each.symbol] not in having]
+        assert [each for each in told.news if not isinstance(each[1], Quote)] == [
+            each for each in right.news if of_symbol[each[0]] not in having and not isinstance(each[1], Quote)
+        ]
 
 
 @settings(max_examples=50, deadline=None)
