@@ -263,6 +263,9 @@ def screen(plan: Plan, health: Health, folder: Path) -> str:
     order = {"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}
     if plan.market is Market.REPLAY:
         order = {"symbol": "BTCUSDT", "order_size": 1, "price": 1000}
+    if plan.settings.pairs:
+        chosen = INSTRUMENTS[plan.settings.pairs.partition(",")[0]]
+        order = {"symbol": chosen.symbol, "order_size": 1, "price": str(chosen.tick)}
     missing = [*health.missing, *(f"{venue}: is not simulated" for venue in _left_out(plan))]
     problems = "".join(f"  {sentence}\n" for sentence in missing)
     return f"""

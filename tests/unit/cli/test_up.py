@@ -129,6 +129,12 @@ def test_the_screen_says_what_a_stranger_needs(plan: Plan, tmp_path: Path) -> No
     assert words[-1] == '{"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}'
 
 
+def test_the_order_to_paste_is_of_a_pair_that_is_read(plan: Plan, tmp_path: Path) -> None:
+    """Another one would wait for a quote that does not come."""
+    text = screen(replace(plan, settings=Settings(pairs="ethusd,BTC-USD")), Health("up"), tmp_path)
+    assert '{"symbol": "ETH-USD", "order_size": 1, "price": "0.01"}' in text
+
+
 def test_the_screen_names_another_state_folder(plan: Plan, tmp_path: Path) -> None:
     """The lines to paste work for a folder that is not the default, from wherever they are pasted."""
     text = screen(plan, Health("up"), tmp_path / "elsewhere")
