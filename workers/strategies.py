@@ -8,8 +8,9 @@ from sqlalchemy import Connection
 from models.domain.candles import Candle
 from models.domain.signals import Signal
 from models.domain.strategies import Crosses, Strategy
-from models.store.candles import Series, last_closes, newest_before
+from models.store.candles import Series, newest_before
 from models.store.database import Database
+from models.store.pasts import last_closes
 from models.store.strategies import current_strategies
 
 FOR_EVER_US = 2**62

@@ -16,7 +16,6 @@ from models.store.candles import (
     Series,
     check_of,
     filled,
-    last_closes,
     newest_before,
     note_checks,
     prune_candles,
@@ -24,6 +23,7 @@ from models.store.candles import (
     upsert_candles,
 )
 from models.store.database import Database
+from models.store.pasts import last_closes
 from models.store.tables import candles
 
 MINUTE_US = 60_000_000
