@@ -91,10 +91,13 @@ class _Turn:
         rows: dict[Series, PastRow],
         now_us: int,
         fetch: Fetch,
+        *,
+        pausing: bool,
     ) -> None:
         self._store, self._client, self._fetch = store, client, fetch
         self._known, self._addresses = known, addresses
         self._rows, self._now_us = rows, now_us
+        self._pausing = pausing
         self._busy: set[str] = set()  # venues that may not be asked again in this turn
         self.asked = 0
 
@@ -162,7 +165,7 @@ class _Turn:
             return
         finally:
             with failures():
-                self._client.pexpire(past_key(series.venue), int(past.pause_s * 1_000))
+                self._client.pexpire(past_key(series.venue), int(past.pause_s * 1_000) if self._pausing else 0)
         # What lies between two spans is ours.
         from_us = row.from_us if row.until_us and start_us >= row.until_us else start_us
         # It is due at once: for the next page, or to be counted.
@@ -210,7 +213,9 @@ def fetch_due(store: Database, client: redis.Redis, settings: Settings, fetch: F
     wanted = {Series(market, *each): count for each, count in followed(strategies, known, addresses).items()}
     # What was never looked at is among them: a venue that fails puts all of its series off.
     mine = {series: rows.get(series, PastRow(series=series)) for series in wanted}
-    turn = _Turn(store, client, known, addresses, mine, time_us, fetch)
+    # The simulator may be asked as often as we like.
+    pausing = settings.market is Market.LIVE
+    turn = _Turn(store, client, known, addresses, mine, time_us, fetch, pausing=pausing)
     until = time.monotonic() + TURN_S
     for series, count in wanted.items():
         if time.monotonic() >= until:
