@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import redis
 import structlog
+from sqlalchemy import Connection
 
 from exchanges.pasts import AnswerError, Past, read_past
 from exchanges.registry import PASTS
@@ -197,7 +198,13 @@ class _Turn:
         self._rows.update({row.series: row for row in rows})
 
 
-def fetch_due(store: Database, client: redis.Redis, settings: Settings, fetch: Fetch = fetch) -> int:
+def fetch_due(
+    store: Database,
+    client: redis.Redis,
+    settings: Settings,
+    fetch: Fetch = fetch,
+    clock: Callable[[Connection], int] = now_us,
+) -> int:
     """Look at series whose look is due, and ask their venues for what is lacking; return how many requests were made.
 
     It ends after TURN_S, or when nothing is due. Venues that fail, and products that they refuse, are left alone for
@@ -209,7 +216,7 @@ def fetch_due(store: Database, client: redis.Redis, settings: Settings, fetch: F
     known, market = instruments_at(store, settings.market), settings.market.value
     with store.read() as connection:
         strategies = [row.strategy for row in current_strategies(connection)]
-        rows, time_us = read_pasts(connection, market), now_us(connection)
+        rows, time_us = read_pasts(connection, market), clock(connection)
     wanted = {Series(market, *each): count for each, count in followed(strategies, known, addresses).items()}
     # What was never looked at is among them: a venue that fails puts all of its series off.
     mine = {series: rows.get(series, PastRow(series=series)) for series in wanted}
