@@ -23,13 +23,13 @@ def strategies(*, as_json: Json = False) -> None:
         return
     from rich.console import Console  # noqa: PLC0415 -- slow to load
 
-    table = plain_table("strategy", "version", "candles", "variants", "pairs")
+    table = plain_table("strategy", "version", "candles", "variants", "warm", "pairs")
     for each in answer["strategies"]:
         variants = [f"{name}: {_variant(variant)}" for name, variant in each["variants"].items()]
         candles = f"{each['venue']} {each['interval']}"
-        table.add_row(
-            each["name"], str(each["version"]), candles, "\n".join(variants), ", ".join(each["pairs"] or ["all"])
-        )
+        warm = "\n".join(f"{name}: {of['warm']} of {of['series']}" for name, of in each["warm"].items())
+        pairs = ", ".join(each["pairs"] or ["all"])
+        table.add_row(each["name"], str(each["version"]), candles, "\n".join(variants), warm, pairs)
     Console().print(table)
 
 
@@ -52,6 +52,29 @@ def put(
         fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
     row = remote().call("PUT", f"/strategies/{quote(name, safe='')}", given)
     typer.echo(f"{row['name']} {row['version']}, of {row['created']}")
+
+
+@strategy.command(name="warmth")
+def warmth(
+    name: Annotated[str, typer.Argument(help="The strategy, as golden-cross.")], *, as_json: Json = False
+) -> None:
+    """Show how many closes each variant knows of those that warm its averages up, and why no more."""
+    answer = remote().call("GET", f"/strategies/{quote(name, safe='')}/warmth")
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    from rich.console import Console  # noqa: PLC0415 -- slow to load
+
+    title = f"{answer['strategy']} {answer['version']}, {answer['interval']}, {answer['market']} market"
+    table = plain_table("variant", "pair", "venue", "closes", "of", "not told", title=title)
+    for each in answer["warmth"]:
+        closes = "not counted yet" if each["closes"] is None else str(each["closes"])
+        reasons = "\n".join(f"{venue}: {reason}" for venue, reason in each["problems"].items())
+        table.add_row(each["variant"], each["pair"], each["venue"], closes, str(each["needed"]), reasons)
+    console = Console()
+    console.print(table)
+    if answer.get("problem"):
+        console.print(answer["problem"], markup=False)
 
 
 @strategy.command(name="report")

@@ -217,7 +217,7 @@ def fetch_due(
     with store.read() as connection:
         strategies = [row.strategy for row in current_strategies(connection)]
         rows, time_us = read_pasts(connection, market), clock(connection)
-    wanted = {Series(market, *each): count for each, count in followed(strategies, known, addresses).items()}
+    wanted = {Series(market, *each): count for each, count in followed(strategies, known, settings.venue_names).items()}
     # What was never looked at is among them: a venue that fails puts all of its series off.
     mine = {series: rows.get(series, PastRow(series=series)) for series in wanted}
     # The simulator may be asked as often as we like.

@@ -50,8 +50,8 @@ def followed(strategies: Iterable[Strategy], instruments: Instruments, venues: C
         for instrument in instruments:
             trading = [product.venue for product in instrument.books]
             mine = [strategy.venue] if strategy.venue in trading else []
-            if strategy.venue == EVERY_VENUE:
-                mine = [*(venue for venue in trading if venue in venues), EVERY_VENUE]
+            if strategy.venue == EVERY_VENUE and (read := [venue for venue in trading if venue in venues]):
+                mine = [*read, EVERY_VENUE]
             for venue in mine:
                 if strategy.follows(strategy.venue, instrument.symbol, strategy.interval_s):
                     series = Followed(venue, instrument.symbol, strategy.interval_s)

@@ -75,6 +75,7 @@ def venues() -> Iterator[dict[str, Running]]:
 def settings(venues: dict[str, Running], database_url: str, redis_url: str) -> Settings:
     urls = {name: venue.url for name, venue in venues.items()}
     return Settings(
+        venues="binance,kraken",
         venue_urls=urls,
         market=Market.SIMULATED,
         database_url=SecretStr(database_url),
