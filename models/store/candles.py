@@ -175,25 +175,6 @@ def _empty(before: Candle, end_us: int, interval_us: int, from_us: int, *, incom
         )
 
 
-def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[Candle]:
-    """Return the last `count` candles that ended by a time, oldest first, to warm averages of their closes up.
-
-    Those in which nothing was traded are among them. Fewer where the record begins later; none where
-    nothing was traded in all of them: a price from before that says nothing of an average. A second without
-    trades has no candle (see CandleMaker), so of seconds they are the last ones that there are.
-    """
-    interval_us = series.interval_us
-    end_us = before_us // interval_us * interval_us
-    if series.interval_s == 1:
-        return read_candles(connection, series, 0, end_us, count, newest_first=True)[::-1]
-    start_us = end_us - count * interval_us
-    found = read_candles(connection, series, start_us, end_us, count)
-    if not found:
-        return []
-    before = newest_before(connection, series, start_us)
-    return list(filled(found if before is None else [before, *found], interval_us, start_us, end_us))
-
-
 def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int) -> int:
     """Delete candles that are older than those of their interval (in seconds) are kept; return how many went.
 

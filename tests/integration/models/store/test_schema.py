@@ -19,6 +19,7 @@ from tests.integration.models.store.samples import accepted
 
 # Back to the first revision: what the later migrations make is undone by hand, and the first is stamped.
 UNDO = (
+    *(f"DROP TABLE {name}" for name in ("pasts", "venue_candles")),
     *(f"DROP TABLE {name}" for name in ("signals", "strategies", "candle_checks", "candles")),
     "DROP INDEX jobs_claimed",
     "ALTER TABLE jobs DROP COLUMN claimed_us",
