@@ -59,11 +59,11 @@ def test_more_than_may_wait(settings: Settings, database: Database) -> None:
 
 def test_a_writer_that_stands_still(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it for ever: it is ended and another one started."""
-    monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
 
     async def run() -> None:
         async with started(settings) as committer:
-            assert isinstance(await committer.store(new_order(owner_id="local")), Accepted)
+            assert isinstance(await committer.store(new_order(owner_id="local")), Accepted)  # once it has started
+            monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
             still = writer()
             os.kill(still.pid, signal.SIGSTOP)
             with pytest.raises(ProblemError, match="ended"):
@@ -75,8 +75,9 @@ def test_a_writer_that_stands_still(settings: Settings, monkeypatch: pytest.Monk
     asyncio.run(run())
 
 
-def test_what_waits_at_the_end_is_stored(settings: Settings) -> None:
+def test_what_waits_at_the_end_is_stored(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A committer that is closed has first stored and answered what it was given."""
+    monkeypatch.setattr(committing, "CLOSE_S", 60)  # the writer is still starting, maybe on a busy machine
 
     async def run() -> list[Accepted]:
         async with started(settings) as committer:
