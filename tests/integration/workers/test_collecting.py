@@ -101,7 +101,7 @@ def collecting(
 
 @pytest.mark.parametrize("venue", VENUES)
 def test_quotes_trades_marks_and_latest_prices(venue: str, ports: dict[str, int], redis_url: str) -> None:
-    """Quotes are numbered, each one left out is counted; marks come; latest prices stand in Redis and say which market is on."""
+    """Quotes are numbered, each one left out is counted; marks come; latest prices say which market is on."""
     with collecting(venue, ports, redis_url) as run:
         run.until(lambda: len(run.of(Quote)) > 100 and len(run.of(Trade)) > 5 and len(run.of(Mark)) > 2)
         live = {quote.product_id for quote in run.of(Quote) if quote.live}
