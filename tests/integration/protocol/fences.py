@@ -123,10 +123,10 @@ class Fence:
 
 
 FENCES = (
-    Fence("epoch in the outcome transaction", ("level", "twice"), 1, patches=(epoch,)),
+    Fence("epoch in the outcome transaction", ("level", "twice"), 45, patches=(epoch,)),
     Fence("order row, where the epoch is gone too", ("size", "end", "events"), patches=(epoch, order_row)),
     Fence("expiry of a lease", ("a running lease",), patches=(lease_expiry,)),
-    Fence("new epoch of each claim", ("events", "end", "due"), 4, patches=(new_epoch,)),
+    Fence("new epoch of each claim", ("events", "end", "due"), 12, patches=(new_epoch,)),
     Fence("token of a connection", ("level", "twice"), 4, Plan(make_book=TokenlessBook)),
     Fence("tokens loaded", ("token",), plan=Plan(load_tokens=False)),
     Fence("number of a quote", ("level", "twice"), 14, Plan(make_book=NumberlessBook)),
