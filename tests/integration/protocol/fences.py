@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import ColumnElement, Connection, insert, true, update
 
-from models.domain.book import Book, _Venue
+from models.domain.book import Book
+from models.domain.offers import Venue
 from models.domain.outcomes import StepResult
 from models.domain.quotes import Quote
 from models.store import orders as store_orders
@@ -87,7 +88,7 @@ def event_counter(patch: pytest.MonkeyPatch) -> None:
 class TokenlessBook(Book):
     """Believes every connection."""
 
-    def _admit(self, venue: _Venue, token: int) -> bool:
+    def _admit(self, venue: Venue, token: int) -> bool:
         super()._admit(venue, token)
         return True
 
