@@ -27,9 +27,8 @@ def strategies(*, as_json: Json = False) -> None:
     for each in answer["strategies"]:
         variants = [f"{name}: {_variant(variant)}" for name, variant in each["variants"].items()]
         candles = f"{each['venue']} {each['interval']}"
-        table.add_row(
-            each["name"], str(each["version"]), candles, "\n".join(variants), ", ".join(each["pairs"] or ["all"])
-        )
+        version = f"{each['version']}, stopped" if each["stopped"] else str(each["version"])
+        table.add_row(each["name"], version, candles, "\n".join(variants), ", ".join(each["pairs"] or ["all"]))
     Console().print(table)
 
 
@@ -52,6 +51,13 @@ def put(
         fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}")
     row = remote().call("PUT", f"/strategies/{quote(name, safe='')}", given)
     typer.echo(f"{row['name']} {row['version']}, of {row['created']}")
+
+
+@strategy.command(name="delete")
+def delete(name: Annotated[str, typer.Argument(help="The strategy.")]) -> None:
+    """Stop a strategy: it raises nothing any more. What it raised stays; a put makes its next version."""
+    row = remote().call("DELETE", f"/strategies/{quote(name, safe='')}")
+    typer.echo(f"{row['name']} {row['version']} is stopped, since {row['stopped']}")
 
 
 @strategy.command(name="report")

@@ -5,7 +5,6 @@ keeps closed candles (workers.keeper). Of several analysts one works and the oth
 """
 
 import gc
-import logging
 import os
 import signal
 import sys
@@ -34,6 +33,7 @@ from models.domain.decimals import EXACT
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import EXACT_SPANS_S, Vwap
+from models.logs import configure_logs
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
@@ -88,7 +88,14 @@ class Session:
     """
 
     def __init__(
-        self, rules: Rules, instruments: Instruments, tape: Tape, topics: Topics | None, past: Past, account: Analysed
+        self,
+        rules: Rules,
+        instruments: Instruments,
+        tape: Tape,
+        topics: Topics | None,
+        past: Past,
+        account: Analysed,
+        vwap_topic_s: float = 0,
     ) -> None:
         states = tape.begin()
         series = series_in(states)
@@ -108,12 +115,14 @@ class Session:
         self._tape = tape
         self._topics = topics
         self._account = account
+        self._vwap_topic_s = vwap_topic_s
         self._lasts: dict[tuple[str, str], Decimal] = {}  # by product
         self._vwaps: defaultdict[str, dict[str, Vwap]] = defaultdict(dict)  # to tell, by symbol
         self._records: list[Record] = []
         self._candles: dict[str, dict[str, Candle]] = {}  # likewise
         self._checkpoints: list[Checkpoint] = []  # to keep
         self._pending: defaultdict[int, list[Candle]] = defaultdict(list)  # closed, by part
+        self._paced: dict[tuple[str, str], Vwap] = {}  # the newest of each series, until it is time for its record
         self._touched: set[str] = set()  # symbols, since their open candles were told
         self._timed: set[str] = set()  # and since their averages over time were
         self._opening: deque[str] = deque()  # symbols whose turn comes: of their open candles,
@@ -124,13 +133,13 @@ class Session:
             ((self._opening, self._open), (self._timing, self._time), (self._keeping, self._keep))
         )
         self._everything = not states  # is to be kept, because Redis knows nothing of it
-        self._open_at = self._timed_at = self._keep_at = 0.0
+        self._open_at = self._timed_at = self._keep_at = self._paced_at = 0.0
 
     def turn(self) -> bool:
         """Read what has come, tell what it comes to, and do some of what waits; return whether anything had come."""
         if self._everything:
             self.keep()  # before anything is told: who knows nothing begins with what comes then
-        told = self._vwaps or self._candles or self._checkpoints
+        told = self._vwaps or self._candles or self._checkpoints or self._records
         batches = self._tape.read(0 if told else 1 if any(waiting for waiting, _ in self._chores) else BLOCK_MS)
         for batch in batches:
             self._take(batch)
@@ -176,6 +185,10 @@ class Session:
         if now >= self._timed_at and not self._timing:
             self._timed_at = now + TIMED_S
             self._timing.extend(self._timed)
+        if self._paced and now >= self._paced_at:
+            self._paced_at = now + self._vwap_topic_s
+            self._records += [record for vwap in self._paced.values() for record in vwap_records(vwap)]
+            self._paced.clear()
         if now >= self._keep_at and not self._keeping and not self._tape.replaying:
             self._keep_at = now + KEEP_S
             changed = sorted(self.analysis.changed)
@@ -256,6 +269,8 @@ class Session:
                 yield ticker_record(news, self._instruments[product], self._lasts.get(product))
             elif isinstance(news, Trade):
                 yield from trade_records(news, symbol, market)
+            elif self._vwap_topic_s:
+                self._paced[symbol, news.venue] = news
             else:
                 yield from vwap_records(news)
 
@@ -363,7 +378,7 @@ def analyst_of(
         tape = Tape(reading, writing, shards, settings.topic_length, market)
         if tape.forget_others(closes_keys(instrument.symbol for instrument in known)):
             log.info("another market than before: averages begin anew", market=rules.market)
-        return Session(rules, known, tape, topics, past, account)
+        return Session(rules, known, tape, topics, past, account, settings.vwap_topic_s)
 
     lease = BusLease(writing, ANALYST, owner)
     return Analyst(lease, begin, account)
@@ -383,9 +398,8 @@ def _kafka(settings: Settings) -> "KafkaTopics | None":
 
 def main() -> None:
     """Analyse until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings = Settings()
+    configure_logs(settings.log_level)
     database = Database.open(settings.database, pool_size=2)
     try:
         known = instruments_at(database, settings.market)

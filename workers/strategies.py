@@ -22,7 +22,7 @@ class Strategies:
     """The newest version of each strategy, on every series that it follows.
 
     A series is warmed up with the closes that are stored, oldest first, when its first candle comes. Of a
-    version that is replaced nothing is raised any more; the new one begins with a warm-up of its own.
+    version that is replaced or stopped nothing is raised any more; the new one begins with a warm-up of its own.
     """
 
     def __init__(self, database: Database) -> None:
@@ -55,7 +55,7 @@ class Strategies:
 
     def _look(self) -> None:
         with self._database.read() as connection:
-            self._strategies = [row.strategy for row in current_strategies(connection)]
+            self._strategies = [row.strategy for row in current_strategies(connection) if row.stopped_us is None]
         self._look_at = time.monotonic() + LOOK_S
         known = {(each.name, each.version) for each in self._strategies}
         self._crosses = {watched: each for watched, each in self._crosses.items() if watched[:2] in known}

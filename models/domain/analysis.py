@@ -5,10 +5,12 @@ kept a part of the symbols at a time: who begins again gives it the items from t
 which parts have it already.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Inexact
+from math import inf
 from zlib import crc32
 
 import msgspec
@@ -29,6 +31,8 @@ _SECOND_US = 1_000_000
 _SLOT_US = 20_000
 _SLOTS = 16
 _SECOND_SLOTS = _SECOND_US // _SLOT_US
+
+GAPS_MAX = 100  # of a series' ids; the oldest are forgotten, and what comes of them is left out
 
 _ADDED, _OUT_OF_ORDER, _DUPLICATE, _LATE = Became
 News = Trade | Quote | Vwap
@@ -79,8 +83,49 @@ _encode = msgspec.msgpack.Encoder().encode
 _maker_state = msgspec.msgpack.Decoder(MakerState)
 _settled = msgspec.msgpack.Decoder(Settled)
 _venues_state = msgspec.msgpack.Decoder(tuple[int, dict[str, _Venue]])  # in which turn they were kept, and they
+_gaps = msgspec.msgpack.Decoder(list[tuple[int, int]])
 _print = msgspec.msgpack.Decoder(Print)
-_SERIES, _SETTLED, _VENUES = "series/", "settled/", "venues/"
+_SERIES, _SETTLED, _VENUES, _GAPS = "series/", "settled/", "venues/", "gaps/"
+
+
+class Gaps:
+    """The ids between those that were taken, as ranges of which nothing was: what comes with one of them is new.
+
+    It remembers what a window of the last trades does not: venues number the trades of a product one by one, so that
+    there are gaps only while something is late, or where something is lost. `ranges` are those of one that was, and
+    `highest` is the highest id that was taken then, or infinite where ids are no numbers, as SlidingVwap has it.
+    """
+
+    __slots__ = ("_due", "changed", "ranges")
+
+    def __init__(self, highest: float = inf, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._due = highest + 1  # the id that leaves no gap
+        self.ranges = list(ranges)
+        self.changed = False
+
+    def advance(self, highest: float) -> None:
+        """Say what the highest id is after a trade."""
+        due, self._due = self._due, highest + 1
+        if highest == due or highest == due - 1:
+            return
+        if due < highest < inf:
+            self.ranges.append((int(due), int(highest) - 1))
+            del self.ranges[:-GAPS_MAX]
+        else:  # the venue counts anew, or ids are no numbers any more
+            self.ranges = []
+        self.changed = True
+
+    def fill(self, number: int) -> bool:
+        """Take an id out of the gap that it is in; return whether it was in one."""
+        place = bisect_right(self.ranges, (number, inf)) - 1
+        if place < 0 or not self.ranges[place][0] <= number <= self.ranges[place][1]:
+            return False
+        first, last = self.ranges[place]
+        parts = ((first, number - 1), (number + 1, last))
+        self.ranges[place : place + 1] = [part for part in parts if part[0] <= part[1]]
+        del self.ranges[:-GAPS_MAX]
+        self.changed = True
+        return True
 
 
 class Series:
@@ -90,6 +135,7 @@ class Series:
         self.venue, self.symbol = venue, symbol
         self.sliding = sliding
         self.maker = maker
+        self.gaps = Gaps()
         self.windows = TimeWindows()  # of a venue's own trades; those of all venues are joined where they are read
         self.changed = True
         self.settlings = -1  # of the maker, when they were kept last
@@ -158,6 +204,9 @@ class Analysis:
                 trades = [_print.decode(text) for text in (windows or {}).get(name, ())]
                 settled = _settled.decode((states or {})[_SETTLED + name])
                 series = self._begin(venue, symbol, _maker_state.decode(state), settled, trades)
+                if isinstance(series.sliding, SlidingVwap) and trades:
+                    ranges = (states or {}).get(_GAPS + name)
+                    series.gaps = Gaps(series.sliding.highest, () if ranges is None else _gaps.decode(ranges))
                 series.windows = TimeWindows((*(past or {}).get(name, ()), *series.maker.open_candles()))
                 series.changed, series.settlings = False, series.maker.settlings
 
@@ -217,7 +266,9 @@ class Analysis:
                 kept.states[_SERIES + series.name] = _encode(series.maker.state)
             if everything or series.settlings != series.maker.settlings:
                 kept.states[_SETTLED + series.name] = _encode(series.maker.settled)
-            series.settlings = series.maker.settlings
+            if everything or series.gaps.changed:
+                kept.states[_GAPS + series.name] = _encode(series.gaps.ranges)
+            series.settlings, series.gaps.changed = series.maker.settlings, False
             series.fresh, series.changed, series.disordered = [], False, False
         self.changed.difference_update(parts)
         return kept
@@ -266,25 +317,36 @@ class Analysis:
             self.duplicates += 1
             return
         if became is _LATE:
-            # Newer ones were taken, so it was missed (which a mark says) or, far more often, comes again.
+            # Newer ones have filled the window. Far more often than it is late it comes again.
             self.late += 1
+            if series.gaps.fill(int(trade.trade_id)):
+                self._count(trade, time_us, (series, merged), None)
+                told.news.append((symbol, trade))
             return
         if became is _OUT_OF_ORDER:
             self.out_of_order += 1
             series.disordered = True
+            series.gaps.fill(int(trade.trade_id))
+        series.gaps.advance(series.sliding.highest)
         merged.sliding.add(price, size, time_us)
-        series.windows.add(price, size, time_us)
-        made = Print(time_us, trade.trade_id, price, size)
-        for each in (series, merged):
-            each.fresh.append(made)
-            each.changed = True
-            each.maker.trade(price, size, trade.taker_side, time_us)
+        self._count(trade, time_us, (series, merged), Print(time_us, trade.trade_id, price, size))
         market = self._rules.market
         told.news += (
             (symbol, trade),
             (symbol, series.sliding.vwap(venue, symbol, market)),
             (symbol, merged.sliding.vwap(EVERY_VENUE, symbol, market)),
         )
+
+    @staticmethod
+    def _count(trade: Trade, time_us: int, counted: tuple[Series, Series], made: Print | None) -> None:
+        # What goes by a trade's time has each once; `made` is what the windows of trades took, if they did.
+        price, size, side = trade.price, trade.size, trade.taker_side
+        counted[0].windows.add(price, size, time_us)
+        for each in counted:
+            if made is not None:
+                each.fresh.append(made)
+            each.changed = True
+            each.maker.trade(price, size, side, time_us)
 
     def _hear(self, name: str, token: int, heard_us: int, venue_us: int) -> _Venue:
         """Note that a venue was heard, by our clock and by its own; after a time without, trades may be missing."""

@@ -407,6 +407,25 @@ def test_another_market_begins_anew(
     assert [Decimal(text.decode()) for text in _list(client, "LTCBTC:1m:ma50")] == [each.close for each in stored][-50:]
 
 
+def test_averages_on_the_topics_may_be_told_so_often_only(
+    database: Database, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """The newest of each series, at once and then when it is time; trades are all told."""
+    settings = Settings(broker_url=SecretStr(redis_url), home=tmp_path, vwap_topic_s=3_600)
+    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    session, collector = analyst._begin(), Collector(redis_url)
+    session.turn()
+    for number in range(1, 10, 3):
+        QuoteWriter(client).write({0: [collector._trade(each) for each in range(number, number + 3)]}, {})
+        session.turn()
+    assert len(told(client, SYMBOL, "trade")) == 9
+    assert [(each["venue"], each["points"]) for each in told(client, SYMBOL, "vwap")] == [("binance", 3), ("all", 3)]
+    session._paced_at = 0
+    for _ in range(2):  # it looks what is due, and tells it
+        session.turn()
+    assert [each["points"] for each in told(client, SYMBOL, "vwap")] == [3, 3, 9, 9]
+
+
 def test_trades_leave_the_short_windows_though_nothing_more_comes(
     database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
 ) -> None:
