@@ -8,7 +8,6 @@ them there, so whoever is killed, and when, nothing is left out and nothing is t
 analyst who does; another one that did knows nothing of what this one took, and begins anew.
 """
 
-import logging
 import os
 import signal
 import socket
@@ -40,6 +39,7 @@ from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle, VenueCandle
 from models.domain.decimals import plain
 from models.domain.errors import CrossfillError
 from models.domain.signals import Signal
+from models.logs import configure_logs
 from models.settings import Settings
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.candles import read_candles as stored_candles
@@ -284,13 +284,12 @@ def kafka_of(settings: Settings) -> "KafkaTopics | None":
 
 def main() -> None:
     """Keep for the analyst at the other end of standard input, a socket, until it says so or is gone."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # also a terminal's, which the analyst gets too; it says when to end
     if len(sys.argv) != 2 or not stat.S_ISSOCK(os.fstat(0).st_mode):  # noqa: PLR2004 -- its name and one word
         sys.exit("the keeper is started by the analyst (python -m workers.analyst), and by nobody else")
     owner, settings = sys.argv[1], Settings()
+    configure_logs(settings.log_level)
     database, topics = Database.open(settings.database, pool_size=2), kafka_of(settings)
     client = connect(settings.bus, timeout_s=5)
     pending = Pending(client, f"{os.getpid()}-{uuid4().hex}")

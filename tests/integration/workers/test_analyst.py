@@ -412,7 +412,7 @@ def test_averages_on_the_topics_may_be_told_so_often_only(
 ) -> None:
     """The newest of each series, at once and then when it is time; trades are all told."""
     settings = Settings(broker_url=SecretStr(redis_url), home=tmp_path, vwap_topic_s=3_600)
-    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    analyst = analyst_of(settings, INSTRUMENTS, database, None, Analysed(), "own")
     session, collector = analyst._begin(), Collector(redis_url)
     session.turn()
     for number in range(1, 10, 3):
