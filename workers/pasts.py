@@ -28,6 +28,7 @@ from models.store.candles import Series
 from models.store.database import Database, now_us
 from models.store.listings import instruments_at
 from models.store.pasts import PastRow, closes_of, put_pasts, read_pasts
+from models.store.pasts import read_past as stored_past
 from models.store.strategies import current_strategies
 from workers.listings import ListError, RefusedError, fetch
 
@@ -156,8 +157,13 @@ class _Turn:
             if not self._client.set(past_key(series.venue), "", nx=True, px=CLAIM_MS):
                 self._busy.add(series.venue)
                 return
-        self.asked += 1
         try:
+            with self._store.read() as connection:
+                newest = stored_past(connection, series)
+            if newest is not None and (newest.from_us, newest.until_us) != (row.from_us, row.until_us):
+                self._rows[series] = newest  # another worker has asked for it meanwhile
+                return
+            self.asked += 1
             path = past.request(product.id, series.interval_s, start_us, end_us, self._now_us)
             body = self._fetch(self._addresses[series.venue] + path, TIMEOUT_S)
             told = read_past(past, body, series.interval_s, start_us, end_us)

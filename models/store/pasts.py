@@ -57,6 +57,12 @@ def read_pasts(connection: Connection, market: str) -> dict[Series, PastRow]:
     return {(made := _row(row)).series: made for row in rows}
 
 
+def read_past(connection: Connection, series: Series) -> PastRow | None:
+    """Return what is known of a series' past; None where it was never looked at."""
+    row = connection.execute(select(pasts).where(_of(pasts.c, series))).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
 def _row(row: Mapping[Any, Any]) -> PastRow:
     values = dict(row)
     return PastRow(series=Series(*(values.pop(name) for name in _SERIES)), **values)
