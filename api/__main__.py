@@ -7,6 +7,8 @@ import structlog
 import uvicorn
 
 from api.app import create_app
+from api.crowding import crowded
+from api.orders import PLACE
 from models.settings import Settings
 
 # Longer than clients and proxies keep an idle connection: who closes first must be the one who would write next, or
@@ -27,7 +29,7 @@ def main() -> None:
         host=settings.host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=crowded(app, PLACE),
         access_log=False,
         proxy_headers=False,
         log_level="warning",

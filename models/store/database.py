@@ -120,13 +120,13 @@ class Database:
             with raw.pipeline() as pipeline:
                 try:
                     yield
-                    pipeline.sync()
                 except BaseException:
                     # What the other statements say, which were not worked any more, is nobody's business.
                     with suppress(problem):
                         pipeline.sync()
                     raise
-        except problem as error:
+        except problem as last:
+            error = _first(last, problem)
             gone = self.engine.dialect.is_disconnect(error, raw, None)
             if gone:
                 connection.invalidate(error)
@@ -200,6 +200,13 @@ class Database:
             self.engine.dispose()
         self.engine.dispose()
         self._lock.close()
+
+
+def _first(error: Any, kind: type[BaseException]) -> Any:  # noqa: ANN401 -- errors of a driver
+    """Return the error that began it: in the driver's words each statement after it was aborted, in its turn."""
+    while isinstance(error.__context__, kind):
+        error = error.__context__
+    return error
 
 
 def _busy_ms(patience_s: float | None) -> int:
