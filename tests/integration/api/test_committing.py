@@ -62,11 +62,10 @@ def test_a_writer_that_stands_still(settings: Settings, monkeypatch: pytest.Monk
 
     async def run() -> None:
         async with started(settings) as committer:
-            assert isinstance(await committer.store(new_order(owner_id="local")), Accepted)  # once it has started
-            monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
+            assert isinstance(await committer.store(new_order(owner_id="local")), Accepted)
+            monkeypatch.setattr(committing, "PATIENCE_S", 0.5)  # to start takes longer on a busy machine
             still = writer()
             os.kill(still.pid, signal.SIGSTOP)
-            monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
             with pytest.raises(ProblemError, match="ended"):
                 await committer.store(new_order(owner_id="local"))
             assert not still.is_running()
