@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=5, ge=1, le=60)
     silence_s: float = Field(default=3, gt=0, le=60)  # no mark for so long: the venue's quotes count for nothing
     waiters_max: int = Field(default=1_000, ge=0)
-    accept_queue_max: int = Field(default=1_024, ge=1)
+    accept_queue_max: int = Field(default=768, ge=1)  # a second and a half of 500 a second
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
     vwap_window: int = Field(default=200, ge=1, le=WINDOW_MAX)  # trades in a sliding average
