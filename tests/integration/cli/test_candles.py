@@ -160,6 +160,15 @@ def test_strategies_and_their_report_are_tables(database: Database) -> None:
     assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1
 
 
+def test_a_strategy_is_stopped(database: Database) -> None:
+    """The list says so; one that there is not is told with those that there are."""
+    put_strategy(database, GOLDEN_CROSS)
+    assert run("strategy", "delete", "golden-cross").startswith("golden-cross 1 is stopped, since 20")
+    assert "1, stopped" in run("strategies")
+    complaint = run("strategy", "delete", "silver", status=1)
+    assert complaint.startswith("crossfill: there is no strategy 'silver'; there are golden-cross")
+
+
 @contextmanager
 def worker(database: Database) -> Iterator[None]:
     """Work the jobs that come, in a thread."""
