@@ -1,12 +1,12 @@
 """`python -m api`: the server, on the host and port of the settings."""
 
 import gc
-import logging
 
 import structlog
 import uvicorn
 
 from api.app import create_app
+from models.logs import configure_logs
 from models.settings import Settings
 
 # Longer than clients and proxies keep an idle connection: who closes first must be the one who would write next, or
@@ -16,9 +16,8 @@ KEEP_ALIVE_S = 75
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings = Settings()
+    configure_logs(settings.log_level)
     structlog.get_logger().info("accepting orders", market=settings.market.value, port=settings.api_port)
     app = create_app(settings)
     gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time

@@ -57,7 +57,7 @@ def bootstrap(settings: Settings, writer: Sequence[str] = WRITER) -> Services:
     bus = connect_async(settings.bus, timeout_s=2)
     registry = new_registry("api", settings)
     counters = Counters(registry)
-    setup = Setup(settings.database, settings.broker, settings.bus)
+    setup = Setup(settings.database, settings.broker, settings.bus, settings.log_level)
     committer = Committer(setup, settings.accept_queue_max, counters, writer)
     waiters = Waiters(database, settings.bus, settings.waiters_max)
     counters.queue.set_function(lambda: len(committer))

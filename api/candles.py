@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from fastapi import Query as QueryParameters
 from fastapi.concurrency import run_in_threadpool
+from msgspec import structs
 from pydantic import BaseModel, Field
 from redis import RedisError
 from sqlalchemy import Connection
@@ -62,10 +63,11 @@ class Wanted:
 class Page:
     """Candles, oldest first, where the next page begins (or, going back, ends), and why there are none."""
 
-    candles: Sequence[Candle | PastCandle]
+    candles: list[Candle]
     next_us: int | None
     check: Check | None
     problem: str | None
+    told: Sequence[PastCandle] = ()  # in place of ours, where the venue's are asked for
 
 
 def venue_of(instrument: Instrument, venue: str) -> str:
@@ -107,7 +109,8 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
 
     From `start` on, or without it the last ones before `end`; the Link header, and `next_cursor`, lead to the
     next page. One in which nothing was traded has the close before it four times (`fill=false` leaves it out).
-    `checked` says how ours compare with the venue's own. CSV has the same columns.
+    `checked` says how ours compare with the venue's own. CSV has the same columns; why it is empty is in the header
+    Crossfill-Problem.
     """
     for name in request.query_params:
         if name not in Query.model_fields:
@@ -124,11 +127,17 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
     series = Series(market, venue_of(instrument, query.venue), instrument.symbol, interval_of(query.interval))
     wanted = _wanted(series, query)
     ours = query.source == "ours"
-    still, clock_us, problem = await _still_made(made, series, query.interval) if ours else (None, 0, None)
+    still, minute, clock_us, problem = (
+        await _still_made(made, series, query.interval) if ours else (None, None, 0, None)
+    )
 
     def look_up() -> Page:
         with made.database.read() as connection:
-            return page_of(connection, wanted, still, clock_us) if ours else told_page_of(connection, wanted)
+            if not ours:
+                return told_page_of(connection, wanted)
+            page = page_of(connection, wanted, still, clock_us)
+            doubted = _doubted(connection, series, page.candles, minute) if series.interval_s == 1 else page.candles
+            return replace(page, candles=doubted)
 
     page = await run_in_threadpool(look_up)
     problem = problem or page.problem
@@ -136,8 +145,10 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
         None if page.next_us is None else cursors.encode(f"{_ONWARD if wanted.onward else _BACK}{page.next_us}")
     )
     headers = {} if next_cursor is None else cursors.next_link(request, next_cursor)
-    shown = [candle_json(each) if isinstance(each, Candle) else told_json(each) for each in page.candles]
+    shown = [candle_json(each) for each in page.candles] if ours else [told_json(each) for each in page.told]
     if query.format == "csv":
+        if problem is not None:  # a line more would be none of the table
+            headers = {**headers, "Crossfill-Problem": " ".join(problem.split()).encode("ascii", "replace").decode()}
         return Response(as_csv(shown), media_type="text/csv; charset=utf-8", headers=headers)
     answer = {
         "pair": instrument.symbol,
@@ -173,20 +184,23 @@ def _wanted(series: Series, query: Query) -> Wanted:
     return Wanted(series, start_us, end_us, query.limit, query.fill, onward)
 
 
-async def _still_made(made: Services, series: Series, interval: str) -> tuple[Candle | None, int, str | None]:
-    """Return the candle that is still made, how far its market's clock is, and what is wrong with the bus, if it is.
+async def _still_made(
+    made: Services, series: Series, interval: str
+) -> tuple[Candle | None, Candle | None, int, str | None]:
+    """Return the candle that is still made, its minute, how far the market's clock is, and what is wrong with the bus.
 
     What is stored is shown all the same. The market's own clock is told by the second that is still made: it
     is not ours, in a replay or where nobody makes candles just now.
     """
-    names = [f"{series.venue}:{interval}", f"{series.venue}:1s"]
+    names = [f"{series.venue}:{name}" for name in (interval, "1m", "1s")]
     try:
         fields = await made.bus.hmget(open_candles_key(series.symbol), names)
     except (RedisError, OSError) as error:
-        return None, 0, f"the candle that is still made cannot be read: {error}"
+        return None, None, 0, f"the candle that is still made cannot be read: {error}"
     told = decode_candles({name.encode(): text for name, text in zip(names, fields, strict=True) if text is not None})
     mine = {name: candle for name, candle in told.items() if candle.market == series.market}
-    return mine.get(names[0]), max((candle.open_time_us for candle in mine.values()), default=0), None
+    clock_us = max((candle.open_time_us for candle in mine.values()), default=0)
+    return mine.get(names[0]), mine.get(names[1]), clock_us, None
 
 
 def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_us: int) -> Page:
@@ -242,7 +256,7 @@ def told_page_of(connection: Connection, wanted: Wanted) -> Page:
         reason = f": {row.problem}" if row is not None and row.problem else ""
         what = f"{INTERVAL_NAMES[series.interval_s]} candles of {series.symbol}"
         problem = f"{series.venue} told none of them in this range; it {asked} {what}{reason}"
-    return Page(found, next_us, check_of(connection, series), problem)
+    return Page([], next_us, check_of(connection, series), problem, found)
 
 
 def _closed(connection: Connection, wanted: Wanted, start_us: int, until_us: int, still: Candle | None) -> list[Candle]:
@@ -255,6 +269,27 @@ def _closed(connection: Connection, wanted: Wanted, start_us: int, until_us: int
         neighbours = [each for each in (before, *made, still) if each is not None]
         made = filled(neighbours, wanted.series.interval_us, start_us)
     return list(islice(takewhile(lambda candle: candle.open_time_us < until_us, made), count))
+
+
+def _doubted(connection: Connection, series: Series, seconds: Sequence[Candle], still: Candle | None) -> list[Candle]:
+    """Return seconds, those without trades incomplete where their minute is: nothing is stored of one of them."""
+    if all(second.trades or second.incomplete for second in seconds):
+        return list(seconds)
+    minutes = series._replace(interval_s=INTERVALS_S["1m"])
+    length_us, end_us = minutes.interval_us, seconds[-1].open_time_us + 1
+    start_us = seconds[0].open_time_us // length_us * length_us
+    # Also the ones before and after, by which what is empty between them goes.
+    told = read_candles(connection, minutes, start_us, _EVER_US, (end_us - start_us) // length_us + 2)
+    before = newest_before(connection, minutes, start_us)
+    made = filled([each for each in (before, *told, still) if each is not None], length_us, start_us)
+    shown = takewhile(lambda minute: minute.open_time_us < end_us, made)
+    doubtful = {minute.open_time_us for minute in shown if minute.incomplete}
+    return [
+        structs.replace(second, incomplete=True)
+        if not second.trades and second.open_time_us // length_us * length_us in doubtful
+        else second
+        for second in seconds
+    ]
 
 
 def _why_none(connection: Connection, series: Series, newest: Candle | None) -> str:

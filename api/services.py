@@ -96,5 +96,5 @@ def idempotency_key(request: Request) -> str | None:
 
 
 def flower_url(made: Services) -> str:
-    """Return where Flower is."""
-    return f"http://{made.settings.host}:{made.settings.flower_port}"
+    """Return where Flower is; `crossfill up` has it on the loopback address, whatever the API's is."""
+    return made.settings.flower_url or f"http://127.0.0.1:{made.settings.flower_port}"

@@ -28,7 +28,7 @@ from models.store.events import rfc3339
 from models.store.owners import Owner
 from models.store.pasts import PastRow, read_pasts
 from models.store.signals import read_signals
-from models.store.strategies import StrategyRow, current_strategies, put_strategy, strategy_versions
+from models.store.strategies import StrategyRow, current_strategies, put_strategy, stop_strategy, strategy_versions
 
 router = APIRouter(tags=["strategies"])
 
@@ -60,7 +60,10 @@ def read_all(request: Request) -> Response:
 def read_one(name: str, request: Request, version: Version = None) -> Response:
     """Return a strategy, with the numbers of all of its versions. A version never changes."""
     chosen, rows = version_of(services(request), name, version)
-    numbers = [{"version": row.strategy.version, "created": rfc3339(row.created_us)} for row in rows]
+    numbers = [
+        {"version": row.strategy.version, "created": rfc3339(row.created_us), "stopped": rfc3339(row.stopped_us)}
+        for row in rows
+    ]
     return JSONResponse({**strategy_json(chosen), "versions": numbers})
 
 
@@ -191,6 +194,19 @@ async def put(name: str, request: Request, _admin: Annotated[Owner, Depends(admi
     return JSONResponse(strategy_json(row))
 
 
+@router.delete("/strategies/{name}")
+def stop(name: str, request: Request, _admin: Annotated[Owner, Depends(admin)]) -> Response:
+    """Stop a strategy: within seconds it raises nothing any more. Its versions and signals stay on record.
+
+    A PUT of the same name goes on with the next version. One that is stopped already stays so.
+    """
+    made = services(request)
+    version_of(made, name, None)
+    row = stop_strategy(made.database, name)
+    assert row is not None
+    return JSONResponse(strategy_json(row))
+
+
 def version_of(made: Services, name: str, version: int | None) -> tuple[StrategyRow, list[StrategyRow]]:
     """Return a version of a strategy, and all of them. Raises ProblemError with 404, which says what there is."""
     with made.database.read() as connection:
@@ -212,6 +228,7 @@ def strategy_json(row: StrategyRow) -> dict[str, Any]:
         "name": strategy.name,
         "version": strategy.version,
         "created": rfc3339(row.created_us),
+        "stopped": rfc3339(row.stopped_us),
         "interval": strategy.interval,
         "venue": strategy.venue,
         "pairs": None if strategy.pairs is None else list(strategy.pairs),

@@ -6,7 +6,6 @@ the event loop and the thread that commits, which costs more than either's work 
 """
 
 import gc
-import logging
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.announcing import Announcer
 from models.bus.wakeups import new_task_id
 from models.domain.errors import CrossfillError
+from models.logs import configure_logs
 from models.store.database import Database
 from models.store.orders import Accepted, ClientOrderIdTakenError, KeyReusedError, NewOrder, NotAcceptedError, accept
 
@@ -36,6 +36,7 @@ class Setup(msgspec.Struct, array_like=True, frozen=True):
     database: str
     broker: str
     bus: str
+    log_level: str = "INFO"
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
@@ -86,6 +87,7 @@ def _answer(answer: Accepted | CrossfillError) -> Answer:
 def serve(connection: Connection, database_type: type[Database], announcer_type: type[Announcer]) -> None:
     """Store what comes until nothing more can come."""
     setup = msgspec.msgpack.decode(connection.recv_bytes(), type=Setup)
+    configure_logs(setup.log_level)
     database = database_type.open(setup.database)
     announcer = announcer_type(setup.broker, setup.bus)
     gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
@@ -131,8 +133,6 @@ def main(
     """Serve the socket of this number. Tests of what a kill leaves behind hand in parts of other types."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the API is told; it stores what it has, and closes the socket
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     serve(Connection(int(descriptor)), database_type, announcer_type)
 
 

@@ -30,7 +30,10 @@ def candles(  # noqa: PLR0913 -- one argument an option
     given = {"interval": interval, "venue": venue, "limit": limit, "fill": str(fill).lower(), **ends}
     path = f"/candles/{quote(pair)}?{urlencode(given)}"
     if as_csv:
-        typer.echo(remote().call("GET", f"{path}&format=csv", read=lambda answer: answer.read().decode()), nl=False)
+        text, problem = remote().call("GET", f"{path}&format=csv", read=_csv)
+        typer.echo(text, nl=False)
+        if problem is not None:
+            typer.echo(f"crossfill: {problem}", err=True)
         return
     answer = remote().call("GET", path)
     if as_json:
@@ -43,6 +46,10 @@ def candles(  # noqa: PLR0913 -- one argument an option
         console.print(_table(answer))
     for note in filter(None, (answer.get("problem"), _checked(answer["checked"]))):
         console.print(note, markup=False)
+
+
+def _csv(answer: Any) -> tuple[str, str | None]:  # noqa: ANN401 -- urlopen's answer is typed as a file alone
+    return answer.read().decode(), answer.headers["Crossfill-Problem"]
 
 
 def _table(answer: dict[str, Any]) -> Any:  # noqa: ANN401 -- Rich is loaded only where it is shown

@@ -34,13 +34,17 @@ class Recording:
 
     def __init__(self, path: Path, known: Instruments) -> None:
         self._spans: dict[str, tuple[int, int]] = {}
+        replays = find(path, {venue: known.products_of(venue) for venue in PROTOCOLS}, speed=1, loop=False)
         # The empty name is SQLite's for a file that nobody else sees and that goes with the connection.
         self._quotes = sqlite3.connect("")
-        self._quotes.execute("CREATE TABLE quotes (product, side, price, size, time_us, place)")
-        replays = find(path, {venue: known.products_of(venue) for venue in PROTOCOLS}, speed=1, loop=False)
-        for venue, replay in replays.items():
-            self._index(venue, replay.files, known)
-        self._quotes.execute("CREATE INDEX shown ON quotes (product, side, price, size, place)")
+        try:
+            self._quotes.execute("CREATE TABLE quotes (product, side, price, size, time_us, place)")
+            for venue, replay in replays.items():
+                self._index(venue, replay.files, known)
+            self._quotes.execute("CREATE INDEX shown ON quotes (product, side, price, size, place)")
+        except BaseException:
+            self._quotes.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

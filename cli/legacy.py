@@ -1,4 +1,4 @@
-"""The compact config file of those who come from another service: `CONFIG_FILE=conf.json crossfill vwap`.
+"""The compact config file of those who come from another service: `CONFIG_FILE=conf.json crossfill vwap`, or `up`.
 
 docs/coming-from.md has its keys, and the settings that they stand for.
 """
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from models.domain.errors import CrossfillError
+from models.domain.instruments import INSTRUMENTS
 from models.domain.vwap import WINDOW_MAX
 
 if TYPE_CHECKING:
     from models.bus.kafka import KafkaTopics
 
 FILE = "CONFIG_FILE"
+COINBASE = "coinbase"  # the one venue that the file speaks of
 KAFKA_S_MAX = 3_600
 DIGITS_MAX = 20
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -41,12 +43,12 @@ class Config:
     max_size: int | None = None
     products: tuple[str, ...] = ()
     brokers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    log_level: int = logging.WARNING
+    log_level: int | None = None
     kafka_time: float = 0.0
 
 
-def read(path: Path) -> Config:
-    """Return what a config file says. Raises ConfigFileError."""
+def read(path: Path, check: Callable[[Config], None] = lambda _: None) -> Config:
+    """Return what a config file says, if it also stands a further check. Raises ConfigFileError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
@@ -67,9 +69,11 @@ def read(path: Path) -> Config:
             raise ConfigFileError(f"{path}, line {line}: {keys[-1]}: it is given twice, first in line {lines[keys]}")
         lines[keys] = line
     try:
-        return Config(**{key: _checked(key, value, told) for key, value in told.items()})
+        config = Config(**{key: _checked(key, value, told) for key, value in told.items()})
+        check(config)
     except _Wrong as error:
         raise ConfigFileError(f"{path}, line {lines[error.keys]}: {error.keys[-1]}: {error}") from error
+    return config
 
 
 class _Wrong(Exception):  # noqa: N818 -- it becomes a ConfigFileError, with its line
@@ -160,7 +164,7 @@ def _brokers(value: object, products: Sequence[str]) -> dict[str, tuple[str, ...
         keys = ("brokers", broker)
         try:
             parts = urlsplit(f"//{broker}")
-            sound = parts.hostname and parts.port and parts.netloc == broker
+            sound = parts.hostname and parts.port and parts.netloc == broker and "@" not in broker
         except ValueError:
             sound = False
         if not sound:
@@ -232,3 +236,29 @@ def _topics(broker: str, products: Sequence[str], at: dict[str, list["KafkaTopic
     for product in products:
         at.setdefault(product, []).append(made)
     return made
+
+
+def environment(path: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """Return our settings that stand for a config file, without those that are `given`. Raises ConfigFileError."""
+    config = read(path, _check_for_all)
+    symbols = [INSTRUMENTS.of_product(COINBASE, product) for product in config.products]
+    made = {
+        "CROSSFILL_VENUES": COINBASE if config.ws_url or symbols else None,
+        "CROSSFILL_VENUE_URLS": json.dumps({COINBASE: config.ws_url}) if config.ws_url else None,
+        "CROSSFILL_PAIRS": ",".join(each.symbol for each in symbols if each),
+        "CROSSFILL_BUS_URL": f"kafka://{','.join(config.brokers)}" if config.brokers else None,
+        "CROSSFILL_VWAP_WINDOW": config.max_size,
+        "CROSSFILL_LOG_LEVEL": None if config.log_level is None else logging.getLevelName(config.log_level),
+        "CROSSFILL_VWAP_TOPIC_S": config.kafka_time,
+    }
+    return {name: str(value) for name, value in made.items() if value and name not in given}
+
+
+def _check_for_all(config: Config) -> None:
+    """Refuse what the whole system cannot do as `crossfill vwap` can."""
+    for product in config.products:
+        if INSTRUMENTS.of_product(COINBASE, product) is None:
+            known = ", ".join(sorted(INSTRUMENTS.products_of(COINBASE)))
+            raise _Wrong(f"{product} is for crossfill vwap alone; here there are {known}", "products")
+    if len(set(map(frozenset, config.brokers.values()))) > 1:
+        raise _Wrong("its topics are at one cluster, whose brokers all have the same products", "brokers")

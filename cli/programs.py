@@ -43,21 +43,30 @@ class Plan:
     def venues(self) -> tuple[str, ...]:
         """The venues that are read: all that are asked for, or those of them that somebody on this machine speaks."""
         wanted = self.settings.venue_names
-        return wanted if self.market is Market.LIVE else tuple(filter(lambda v: v in WIRES or self._served(v), wanted))
+        if self.market is Market.LIVE:
+            return wanted
+        return tuple(venue for venue in wanted if venue in WIRES or served(self.settings, venue))
 
     @property
     def simulated(self) -> tuple[str, ...]:
         """The venues that the simulator speaks."""
-        return () if self.market is Market.LIVE else tuple(venue for venue in self.venues if venue in WIRES)
-
-    def _served(self, venue: str) -> bool:
-        # Elsewhere it may be the real one, whose prices nobody should take for made up ones.
-        return urlsplit(self.settings.venue_urls.get(venue, "")).hostname in {"127.0.0.1", "::1", "localhost"}
+        if self.market is Market.LIVE:
+            return ()
+        elsewhere = {venue for venue in self.venues if self.replay is not None and served(self.settings, venue)}
+        return tuple(venue for venue in self.venues if venue in WIRES and venue not in elsewhere)
 
     @property
     def bundled_redis(self) -> bool:
         """Whether the bundled server is run, because no other is named."""
         return self.settings.broker_url is None
+
+
+def served(settings: Settings, venue: str) -> bool:
+    """Return whether somebody on this machine is named as a venue.
+
+    Elsewhere it may be the real one, whose prices nobody should take for made up ones.
+    """
+    return urlsplit(settings.venue_urls.get(venue, "")).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def programs(plan: Plan) -> list[Program]:

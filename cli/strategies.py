@@ -27,9 +27,10 @@ def strategies(*, as_json: Json = False) -> None:
     for each in answer["strategies"]:
         variants = [f"{name}: {_variant(variant)}" for name, variant in each["variants"].items()]
         candles = f"{each['venue']} {each['interval']}"
+        version = f"{each['version']}, stopped" if each["stopped"] else str(each["version"])
         warm = "\n".join(f"{name}: {of['warm']} of {of['series']}" for name, of in each["warm"].items())
         pairs = ", ".join(each["pairs"] or ["all"])
-        table.add_row(each["name"], str(each["version"]), candles, "\n".join(variants), warm, pairs)
+        table.add_row(each["name"], version, candles, "\n".join(variants), warm, pairs)
     Console().print(table)
 
 
@@ -75,6 +76,13 @@ def warmth(
     console.print(table)
     if answer.get("problem"):
         console.print(answer["problem"], markup=False)
+
+
+@strategy.command(name="delete")
+def delete(name: Annotated[str, typer.Argument(help="The strategy.")]) -> None:
+    """Stop a strategy: it raises nothing any more. What it raised stays; a put makes its next version."""
+    row = remote().call("DELETE", f"/strategies/{quote(name, safe='')}")
+    typer.echo(f"{row['name']} {row['version']} is stopped, since {row['stopped']}")
 
 
 @strategy.command(name="report")

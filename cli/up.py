@@ -20,13 +20,16 @@ from pydantic import ValidationError
 from cli import home as home_folder
 from cli.console import Console
 from cli.leftovers import end_leftovers
-from cli.programs import LISTENERS, USER, Plan, listens, programs
+from cli.legacy import FILE, environment
+from cli.programs import LISTENERS, USER, Plan, listens, programs, served
 from cli.supervisor import Supervisor
 from cli.valkey import free_port
 from models.domain.errors import CrossfillError
+from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 from models.settings import Settings
 from simulator.registry import WIRES
+from simulator.replay import SessionError, find
 
 READY_LIMIT_S = 30.0  # then the screen says what is missing, instead of nothing for ever
 # make deletes the file named here when it is interrupted: the one trace of a SIGINT that was sent to make alone.
@@ -76,9 +79,13 @@ def up(
 
 def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
     wanted = _wanted()
+    if os.environ.get(FILE):
+        _heed(Path(os.environ[FILE]), live=live)
     settings = Settings()
     home = settings.home.absolute()
     market, replay = _market(settings, replay, live=live)
+    if replay is not None:
+        settings = settings.model_copy(update={"venues": ",".join(_replayed(settings, replay))})
     with home_folder.lock(home):
         end_leftovers(home / "pids.json")
         plan = Plan(
@@ -97,12 +104,24 @@ def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
 
         placed = settings.model_copy(update={"home": home, "market": market})
         prepare(placed, plan.token)
+        if market is Market.REPLAY:
+            _forget_replays(placed)
         if market is Market.LIVE:
             _refresh_lists(placed)
         home_folder.write_ports(home, dict(plan.ports))
         console = Console(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
         supervisor = Supervisor(listed, home / "pids.json", console, wanted)
         return supervisor.run(_announcer(plan, time.monotonic() + READY_LIMIT_S))
+
+
+def _heed(file: Path, *, live: bool) -> None:
+    """Set what a config file says for the settings here and in every child, and say so."""
+    told = environment(file, os.environ)
+    os.environ.update(told)
+    listed = ", ".join(f"{name}={value}" for name, value in told.items()) or "nothing that is not set otherwise"
+    typer.echo(f"{file} ({FILE}) stands for {listed}", err=True)
+    if not live and "CROSSFILL_VENUE_URLS" in told:
+        typer.echo(f"{file}: ws_url is read with --live only; here Coinbase is simulated", err=True)
 
 
 def _refresh_lists(settings: Settings) -> None:
@@ -139,6 +158,33 @@ def _market(settings: Settings, replay: Path | None, *, live: bool) -> tuple[Mar
         if path.exists():
             return Market.REPLAY, path.absolute()
     raise UpError(f"{replay} is not there: name a folder of sessions or one session (see docs/sessions.md)")
+
+
+def _replayed(settings: Settings, replay: Path) -> tuple[str, ...]:
+    """Return the venues to read: those that have a session, or that somebody on this machine is named for."""
+    try:
+        found = find(replay, {venue: INSTRUMENTS.products_of(venue) for venue in WIRES}, speed=1, loop=False)
+    except SessionError as error:
+        raise UpError(str(error)) from error
+    wanted = settings.venue_names
+    without = [venue for venue in wanted if venue in WIRES and venue not in found and not served(settings, venue)]
+    if without and "venues" in settings.model_fields_set:
+        raise UpError(f"no session of {', '.join(without)} (CROSSFILL_VENUES) is at {replay}; of {', '.join(found)} is")
+    venues = tuple(venue for venue in wanted if venue not in without)
+    if not venues:
+        raise UpError(f"the sessions at {replay} are of {', '.join(found)}, where CROSSFILL_PAIRS asks for nothing")
+    if without:
+        typer.echo(f"replaying {', '.join(venues)}; not read, for want of a session: {', '.join(without)}", err=True)
+    return venues
+
+
+def _forget_replays(settings: Settings) -> None:
+    """Forget what earlier replays came to: it would stand among this one's, as if it were of one market."""
+    from models.store.candles import forget_market  # noqa: PLC0415 -- the store is not loaded before it is needed
+    from models.store.database import Database  # noqa: PLC0415 -- likewise
+
+    with closing(Database.open(settings.database)) as database:
+        forget_market(database, Market.REPLAY)
 
 
 def _ports(settings: Settings, market: Market) -> dict[str, int]:

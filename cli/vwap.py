@@ -1,6 +1,7 @@
 """`crossfill vwap`: sliding averages of Coinbase's trades, without queue, database or Redis."""
 
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -36,7 +37,7 @@ def vwap(
     try:
         config = read(Path(os.environ[FILE])) if os.environ.get(FILE) else Config()
         structlog.configure(
-            wrapper_class=structlog.make_filtering_bound_logger(config.log_level),
+            wrapper_class=structlog.make_filtering_bound_logger(config.log_level or logging.WARNING),
             logger_factory=structlog.PrintLoggerFactory(typer.get_text_stream("stderr")),
         )
         address, simulated = _address(Settings(), config.ws_url, live=live)
@@ -64,7 +65,7 @@ def _address(settings: "Settings", told: str | None, *, live: bool) -> tuple[str
     """Return where Coinbase is, and whether that is the simulator that runs from this folder."""
     from exchanges.coinbase.protocol import OWN_URL, VENUE  # noqa: PLC0415 -- the help needs none of it
 
-    named = told or settings.venue_urls.get(VENUE)
+    named = settings.venue_urls.get(VENUE) or told
     if live or named is not None:
         return (OWN_URL if live else str(named)), False
     ports = settings.home / "ports.json"

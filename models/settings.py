@@ -3,7 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, field_validator
@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.domain.candles import INTERVALS_S
-from models.domain.instruments import INSTRUMENTS
+from models.domain.instruments import INSTRUMENTS, UnknownSymbolError
 from models.domain.quotes import Market
 from models.domain.vwap import WINDOW_MAX
 
@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = None  # Celery's Redis; set by `crossfill up` for its children
     bus_url: SecretStr | None = None  # None: the broker's; kafka://host:port,host:port: the topics alone are there
     topic_length: int = Field(default=2_000, ge=1, le=1_000_000)  # entries of a topic that is a Redis stream, about
+    vwap_topic_s: float = Field(default=0, ge=0, le=3_600)  # between averages on the topics, the newest each; 0: all
     host: str = "127.0.0.1"
     api_port: Port = 8000
     notifier_port: Port = 8001
@@ -54,13 +55,16 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = None  # None: /metrics is open on the loopback address, and closed beyond it
     url: str | None = None  # the API, for the command line elsewhere
     notifier_url: str | None = None
+    flower_url: str | None = None  # where whoever reads a job's `task_url` finds Flower; None: on this machine
     token: SecretStr | None = None  # for the command line; None: read from `home`/token
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     # Market
     market: Market = Market.SIMULATED
     sitting: str = ""  # which of several replays this is: `crossfill up` names each anew, and averages begin anew
     market_data: Path = Path("../shared/market")
     venues: str = ",".join(INSTRUMENTS.venues)
+    pairs: str = ""  # that the venues are read for; empty: all. Others may be ordered too, and wait for a quote
     venue_urls: dict[str, str] = {}  # JSON; a venue that is not in it is read at its own address
     seed: int = 7
 
@@ -90,6 +94,15 @@ class Settings(BaseSettings):
     archive_every_s: float = Field(
         default=300, gt=0, le=3_600, validation_alias=AliasChoices("CROSSFILL_ARCHIVE_EVERY", "archive_every_s")
     )
+
+    @field_validator("pairs")
+    @classmethod
+    def _known_pairs(cls, names: str) -> str:
+        """Return the canonical symbols of what may be in any spelling."""
+        try:
+            return ",".join(dict.fromkeys(INSTRUMENTS.resolve(name).symbol for name in _listed(names)))
+        except UnknownSymbolError as error:
+            raise PydanticCustomError("pairs", "{problem}", {"problem": str(error)}) from error
 
     @field_validator("bus_url")
     @classmethod
@@ -145,8 +158,19 @@ class Settings(BaseSettings):
 
     @property
     def venue_names(self) -> tuple[str, ...]:
-        """The venues to read, in the order given."""
-        return tuple(name.strip() for name in self.venues.split(",") if name.strip())
+        """The venues to read, in the order given: those of them that list one of the pairs."""
+        return tuple(name for name in _listed(self.venues) if not self.pairs or self._lists_one(name))
+
+    def _lists_one(self, venue: str) -> bool:
+        return any(self.reads(each.symbol) for each in INSTRUMENTS.products_of(venue).values())
+
+    def reads(self, symbol: str) -> bool:
+        """Whether the venues are read for a pair."""
+        return not self.pairs or symbol in _listed(self.pairs)
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _kafka_brokers(url: str) -> list[str]:

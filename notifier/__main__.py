@@ -1,11 +1,11 @@
 """`python -m notifier`: the server, on the host and port of the settings."""
 
 import gc
-import logging
 
 import structlog
 import uvicorn
 
+from models.logs import configure_logs
 from models.metrics import new_registry
 from models.settings import Settings
 from models.store.database import Database
@@ -15,9 +15,8 @@ from notifier.sockets import PING_S, Pinged
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings = Settings()
+    configure_logs(settings.log_level)
     structlog.get_logger().info("pushing events", market=settings.market.value, port=settings.notifier_port)
     app = Notifier(settings, Database.open(settings.database), new_registry("notifier", settings)).app()
     gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time

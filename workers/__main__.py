@@ -1,12 +1,10 @@
 """`python -m workers fulfilment` and `python -m workers jobs`: Celery workers with the right options."""
 
-import logging
 import os
 import sys
 
-import structlog
-
 from models.bus.names import Queue
+from models.logs import configure_logs
 from workers.celery import app, settings
 
 COMMON = ["worker", "--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
@@ -39,8 +37,7 @@ def _jobs() -> list[str]:
 
 def main(arguments: list[str]) -> None:
     """Start the worker that is named."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    configure_logs(settings.log_level)
     kinds = {"fulfilment": _fulfilment, "jobs": _jobs}
     if len(arguments) != 1 or arguments[0] not in kinds:
         sys.exit("usage: python -m workers fulfilment|jobs")

@@ -5,7 +5,6 @@ one keeps closed candles (workers.keeper). Of several analysts one works and the
 """
 
 import gc
-import logging
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, setcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
@@ -28,12 +27,13 @@ from models.bus.names import ANALYST
 from models.bus.records import quote_record, ticker_record, trade_records, vwap_records
 from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Pending, Tape
 from models.bus.topics import Record, Topics
-from models.domain.analysis import Analysis, Rules, Told, series_in
+from models.domain.analysis import PARTS, Analysis, Rules, Told, part_of, series_in
 from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import EXACT
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import EXACT_SPANS_S, Vwap
+from models.logs import configure_logs
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
@@ -46,13 +46,13 @@ from workers.metrics import of_analyst
 if TYPE_CHECKING:
     from models.bus.kafka import KafkaTopics
 
-GATHER_S = 0.002  # between two turns, so that a burst is one transaction
+GATHER_S = 0.001  # between two turns, so that a burst is one transaction; meanwhile what waits is done
 BLOCK_MS = 250
 LEASE_S = 0.5
+# What follows is done a symbol, or a part of them, at a time: all together would hold up the next trades for 20 ms.
 KEEP_S = 1.0
 OPEN_S = 0.25  # candles that are still made are told so often
 TIMED_S = 1.0  # and averages over seconds, minutes and hours
-SYMBOLS_A_TURN = 4  # of which these are told at once: all together they would hold up the next trades for 20 ms
 SWITCH_S = 0.0005  # of a thread's turn: with Python's 5 ms, the keeper would hold them up
 STANDBY_S = 0.3
 PAUSE_S = 0.2  # after a failure
@@ -86,7 +86,14 @@ class Session:
     """
 
     def __init__(
-        self, rules: Rules, instruments: Instruments, tape: Tape, topics: Topics | None, past: Past, account: Analysed
+        self,
+        rules: Rules,
+        instruments: Instruments,
+        tape: Tape,
+        topics: Topics | None,
+        past: Past,
+        account: Analysed,
+        vwap_topic_s: float = 0,
     ) -> None:
         states = tape.begin()
         series = series_in(states)
@@ -97,6 +104,7 @@ class Session:
             log.warning("what was kept cannot be read: all series begin anew", reason=repr(error))
             tape.forget()
             account.gaps += 1
+            states = {}
             self.analysis = Analysis(rules, instruments)
         self._rules = rules
         self._instruments = {
@@ -105,22 +113,67 @@ class Session:
         self._tape = tape
         self._topics = topics
         self._account = account
+        self._vwap_topic_s = vwap_topic_s
         self._lasts: dict[tuple[str, str], Decimal] = {}  # by product
         self._vwaps: defaultdict[str, dict[str, Vwap]] = defaultdict(dict)  # to tell, by symbol
         self._records: list[Record] = []
-        self._pending: list[Candle] = []
+        self._candles: dict[str, dict[str, Candle]] = {}  # likewise
+        self._checkpoints: list[Checkpoint] = []  # to keep
+        self._pending: defaultdict[int, list[Candle]] = defaultdict(list)  # closed, by part
+        self._paced: dict[tuple[str, str], Vwap] = {}  # the newest of each series, until it is time for its record
         self._touched: set[str] = set()  # symbols, since their open candles were told
         self._timed: set[str] = set()  # and since their averages over time were
         self._opening: deque[str] = deque()  # symbols whose turn comes: of their open candles,
         self._timing: deque[str] = deque()  # and of their averages over time
-        self._everything = False  # is to be kept, because Redis knows nothing of it
-        self._open_at = self._timed_at = self._keep_at = 0.0
+        self._keeping: deque[Sequence[int]] = deque()  # parts that are to be kept
+        # What waits, and what is done of it, one of each in turn: none waits for ever for the others.
+        self._chores: deque[tuple[deque[Any], Callable[[Any], None]]] = deque(
+            ((self._opening, self._open), (self._timing, self._time), (self._keeping, self._keep))
+        )
+        self._everything = not states  # is to be kept, because Redis knows nothing of it
+        self._open_at = self._timed_at = self._keep_at = self._paced_at = 0.0
 
     def turn(self) -> bool:
-        """Read what has come and tell what it comes to; return whether anything had."""
-        batches = self._tape.read(1 if self._opening or self._timing else BLOCK_MS)
+        """Read what has come, tell what it comes to, and do some of what waits; return whether anything had come."""
+        if self._everything:
+            self.keep()  # before anything is told: who knows nothing begins with what comes then
+        told = self._vwaps or self._candles or self._checkpoints or self._records
+        batches = self._tape.read(0 if told else 1 if any(waiting for waiting, _ in self._chores) else BLOCK_MS)
         for batch in batches:
             self._take(batch)
+        if batches or told:
+            self._tell()
+        self._look()
+        until = time.monotonic() + GATHER_S
+        while self._chore() and time.monotonic() < until:
+            pass
+        if batches and not any(batch.behind for batch in batches):
+            time.sleep(max(0.0, until - time.monotonic()))
+        return bool(batches)
+
+    def keep(self) -> None:
+        """Keep what a restart needs. Not while parts have more than was read: what was kept of them is right then."""
+        if self._tape.replaying:
+            return
+        self._keep(range(PARTS))
+        self._tape.keep(self._checkpoints)
+        self._everything, self._checkpoints = False, []
+        self._keeping.clear()
+
+    def _tell(self) -> None:
+        records = self._records
+        if self._topics is not None:
+            self._topics.publish(records)
+            records = []
+        if not self._tape.publish(Changes(records, self._vwaps, self._candles), self._checkpoints):
+            self._everything = True
+            self._lost("Redis knows nothing of what was told, or older things only")
+        else:
+            self._checkpoints = []
+        self._records, self._vwaps, self._candles = [], defaultdict(dict), {}
+
+    def _look(self) -> None:
+        """Look what is due."""
         now = time.monotonic()
         if now >= self._open_at and not self._opening:
             self._open_at = now + OPEN_S
@@ -130,36 +183,50 @@ class Session:
         if now >= self._timed_at and not self._timing:
             self._timed_at = now + TIMED_S
             self._timing.extend(self._timed)
-        candles = {symbol: self._open_candles(symbol) for symbol in _some_of(self._opening)}
-        self._timed -= {symbol for symbol in _some_of(self._timing) if not self._tell_timed(symbol)}
-        if batches or candles or self._vwaps:
-            records = self._records
-            if self._topics is not None:
-                self._topics.publish(records)
-                records = []
-            if not self._tape.publish(Changes(records, self._vwaps, candles)):
-                self._everything = True
-                self._lost("Redis knows nothing of what was told, or older things only")
-            self._records, self._vwaps = [], defaultdict(dict)
-        if now >= self._keep_at:
-            self.keep()
+        if self._paced and now >= self._paced_at:
+            self._paced_at = now + self._vwap_topic_s
+            self._records += [record for vwap in self._paced.values() for record in vwap_records(vwap)]
+            self._paced.clear()
+        if now >= self._keep_at and not self._keeping and not self._tape.replaying:
             self._keep_at = now + KEEP_S
-        return bool(batches)
+            changed = sorted(self.analysis.changed)
+            self._keeping.append([part for part in range(PARTS) if part not in changed])
+            self._keeping.extend([part] for part in changed)
 
-    def _tell_timed(self, symbol: str) -> bool:
-        """Tell averages over time; return whether they change though nothing more comes, within the next minute.
+    def _chore(self) -> bool:
+        """Do one of the things that wait, if any does."""
+        for _ in range(len(self._chores)):
+            waiting, do = self._chores[0]
+            self._chores.rotate(-1)
+            if waiting:
+                do(waiting.popleft())
+                return True
+        return False
+
+    def _open(self, symbol: str) -> None:
+        """Tell candles that are still made."""
+        candles = self.analysis.open_candles(symbol)
+        self._candles[symbol] = {f"{candle.venue}:{_NAMES[candle.interval_s]}": candle for candle in candles}
+
+    def _time(self, symbol: str) -> None:
+        """Tell averages over time, until they change no more though nothing more comes.
 
         Trades leave the short windows then. The long ones are told again when the next minute closes.
         """
         vwaps = self.analysis.time_vwaps(symbol)
         self._vwaps[symbol] |= {name_of(vwap): vwap for vwap in vwaps}
-        return any(vwap.points for vwap in vwaps if vwap.window_s in EXACT_SPANS_S)
+        if not any(vwap.points for vwap in vwaps if vwap.window_s in EXACT_SPANS_S):
+            self._timed.discard(symbol)
 
-    def keep(self) -> None:
-        """Keep what a restart needs."""
-        kept = self.analysis.kept(everything=self._everything)
-        self._tape.keep(Checkpoint(kept.states, kept.appended, kept.replaced, self._rules.window, self._pending))
-        self._everything, self._pending = False, []
+    def _keep(self, parts: Sequence[int]) -> None:
+        """Keep what a restart needs of some parts."""
+        kept = self.analysis.kept(parts, everything=self._everything)
+        pending = [candle for part in parts for candle in self._pending.pop(part, ())]
+        self._checkpoints.append(
+            Checkpoint(
+                parts, self._tape.reached, kept.states, kept.appended, kept.replaced, self._rules.window, pending
+            )
+        )
 
     def _take(self, batch: Batch) -> None:
         items: Sequence[BusItem] = batch.items
@@ -168,10 +235,11 @@ class Session:
         if batch.behind:
             items = newest_quotes(batch.items)
             self._account.quotes_conflated += len(batch.items) - len(items)
-        told = self.analysis.apply(items)
+        told = self.analysis.apply(items, batch.having)
         for name in ("duplicates", "late", "out_of_order", "refused"):
             setattr(self._account, name, getattr(self.analysis, name))
-        self._pending += told.closed
+        for candle in told.closed:
+            self._pending[part_of(candle.symbol)].append(candle)
         self._account.candles_closed += len(told.closed)
         self._touched |= {candle.symbol for candle in told.closed}
         for symbol, news in told.news:
@@ -199,15 +267,10 @@ class Session:
                 yield ticker_record(news, self._instruments[product], self._lasts.get(product))
             elif isinstance(news, Trade):
                 yield from trade_records(news, symbol, market)
+            elif self._vwap_topic_s:
+                self._paced[symbol, news.venue] = news
             else:
                 yield from vwap_records(news)
-
-    def _open_candles(self, symbol: str) -> dict[str, Candle]:
-        return {f"{candle.venue}:{_NAMES[candle.interval_s]}": candle for candle in self.analysis.open_candles(symbol)}
-
-
-def _some_of(symbols: deque[str]) -> list[str]:
-    return [symbols.popleft() for _ in range(min(SYMBOLS_A_TURN, len(symbols)))]
 
 
 def newest_quotes(items: Sequence[BusItem]) -> list[BusItem]:
@@ -279,8 +342,7 @@ class Analyst:
                 if not self._lease.hold():
                     return
                 lease_at = time.monotonic() + LEASE_S
-            if session.turn():
-                time.sleep(GATHER_S)
+            session.turn()
         session.keep()
 
 
@@ -312,7 +374,7 @@ def analyst_of(
         tape = Tape(reading, writing, shards, settings.topic_length, market)
         if tape.forget_others(closes_keys(instrument.symbol for instrument in known)):
             log.info("another market than before: averages begin anew", market=rules.market)
-        return Session(rules, known, tape, topics, past, account)
+        return Session(rules, known, tape, topics, past, account, settings.vwap_topic_s)
 
     owner = f"{os.getpid()}-{uuid4().hex}"
     lease = BusLease(writing, ANALYST, owner)
@@ -336,9 +398,8 @@ def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
 
 def main() -> None:
     """Analyse until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     settings = Settings()
+    configure_logs(settings.log_level)
     database = Database.open(settings.database, pool_size=2)
     try:
         known = instruments_at(database, settings.market)

@@ -5,7 +5,6 @@ is read again. Two of them write everything twice, which whoever reads the archi
 """
 
 import gc
-import logging
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from models.bus.client import connect
 from models.bus.history import chunks_after, spans_after, symbols_kept, venues_kept
 from models.domain.errors import CrossfillError
 from models.domain.history import Chunk, Span
+from models.logs import configure_logs
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 
@@ -200,11 +200,10 @@ class _Gathered:
 
 def main() -> None:
     """Run the archivist until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    settings = Settings()
+    configure_logs(settings.log_level)
     if len(sys.argv) > 1:
         sys.exit("usage: python -m workers.archivist; the environment says where (docs/archive.md)")
-    settings = Settings()
     archive = Archive(settings.archive, settings.market.value)
     archivist = Archivist(connect(settings.bus), archive, settings.archive_days)
     registry = new_registry("archivist", settings)

@@ -8,7 +8,6 @@ replaced by one that was opened before.
 """
 
 import gc
-import logging
 import math
 import os
 import signal
@@ -36,6 +35,7 @@ from models.domain.errors import CrossfillError
 from models.domain.history import Chunk, Span
 from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
 from models.domain.shards import shard_of
+from models.logs import configure_logs
 from models.metrics import Families, Listener, new_registry
 from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
@@ -432,7 +432,7 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
     """
     address = settings.venue_urls.get(venue)
     known = instruments_at(database, settings.market)
-    products = list(known.products_of(venue))
+    products = [name for name, instrument in known.products_of(venue).items() if settings.reads(instrument.symbol)]
     protocol, companion = PROTOCOLS[venue], COMPANIONS.get(venue)
 
     def shards() -> int:
@@ -464,12 +464,14 @@ def collector_of(venue: str, settings: Settings, database: Database) -> Collecto
 
 def main(arguments: list[str]) -> None:
     """Run the collectors of the venues that are named, each in a thread, until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    settings = Settings()
+    configure_logs(settings.log_level)
     if not arguments or not PROTOCOLS.keys() >= set(arguments):
         sys.exit(f"usage: python -m workers.collector VENUE...; the venues are {', '.join(PROTOCOLS)}")
-    settings = Settings()
     database = Database.open(settings.database, pool_size=1)
+    for venue in arguments:
+        if settings.pairs and venue not in settings.venue_names:
+            sys.exit(f"{venue} lists none of {settings.pairs} (CROSSFILL_PAIRS), or is not among CROSSFILL_VENUES")
     try:
         by_venue = {venue: collector_of(venue, settings, database) for venue in dict.fromkeys(arguments)}
     except StoreUnavailableError as error:

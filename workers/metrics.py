@@ -131,7 +131,7 @@ _ANALYSED = {
     "quotes_conflated": "Quotes that were not told because newer ones came before they could be.",
     "candles_closed": "Candles that were closed, and revisions of them.",
     "duplicates": "Trades that came again.",
-    "late": "Trades that came after newer ones had filled their window.",
+    "late": "Trades that came after newer ones had filled their window: again, or late and then in candles alone.",
     "out_of_order": "Trades that came after newer ones and took their places in their window.",
     "refused": "Trades of which a number had hundreds of digits.",
     "gaps": "Times that batches were lost before they could be read.",

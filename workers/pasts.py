@@ -221,7 +221,7 @@ def fetch_due(
         return 0
     known, market = instruments_at(store, settings.market), settings.market.value
     with store.read() as connection:
-        strategies = [row.strategy for row in current_strategies(connection)]
+        strategies = [row.strategy for row in current_strategies(connection) if row.stopped_us is None]
         rows, time_us = read_pasts(connection, market), clock(connection)
     wanted = {Series(market, *each): count for each, count in followed(strategies, known, settings.venue_names).items()}
     # What was never looked at is among them: a venue that fails puts all of its series off.

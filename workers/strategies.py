@@ -25,7 +25,8 @@ class Strategies:
 
     A series is warmed up with the closes that are stored, oldest first, when its first candle comes: ours, and
     its venue's own where ours are missing. One that began with too few is warmed up anew when more of its past
-    is known. Of a version that is replaced nothing is raised any more; the new one begins with a warm-up of its own.
+    is known. Of a version that is replaced or stopped nothing is raised any more; the new one begins with a warm-up of
+    its own.
     """
 
     def __init__(self, database: Database) -> None:
@@ -62,7 +63,7 @@ class Strategies:
 
     def _look(self) -> None:
         with self._database.read() as connection:
-            self._strategies = [row.strategy for row in current_strategies(connection)]
+            self._strategies = [row.strategy for row in current_strategies(connection) if row.stopped_us is None]
             if self._cold:
                 self._warm_again(connection)
         self._look_at = time.monotonic() + LOOK_S

@@ -20,15 +20,22 @@ from models.bus.names import topic_stream
 
 LENGTH = 2_000  # entries of a stream, about: Redis trims whole nodes of a hundred
 CLAIM_MS = 30_000  # a member of a group that has not finished a record for so long is taken for dead
-# One script for a batch takes a fifth of the client's time of an XADD each (2.4 against 10.2 us a record; within
-# MULTI 2.9 against 12.7), and as much of the server's (4.7 us). Its text goes along: an EVALSHA that the server does
-# not know would fail alone within a transaction. All records are appended or, without memory, none.
-_APPEND = """
-for at = 2, #ARGV, 4 do
-  redis.call('XADD', ARGV[at], 'MAXLEN', '~', ARGV[1], '*',
-    'kind', ARGV[at + 1], 'key', ARGV[at + 2], 'value', ARGV[at + 3])
+# One script for a batch takes a fifth of the client's time of an XADD each, and as much of the server's. Its records
+# come in one argument: 1.3 us a record less of the client's time than four each, and 0.7 of the server's. Its text
+# goes along: an EVALSHA that the server does not know would fail alone within a transaction. All records are appended
+# or, without memory, none.
+APPEND = """
+local function append(length, packed)
+  local told = cmsgpack.unpack(packed)
+  for at = 1, #told, 4 do
+    redis.call('XADD', told[at], 'MAXLEN', '~', length, '*',
+      'kind', told[at + 1], 'key', told[at + 2], 'value', told[at + 3])
+  end
 end
 """
+_TELL = f"{APPEND}append(ARGV[1], ARGV[2])"
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class Kind(StrEnum):
@@ -82,9 +89,16 @@ class Reader(Protocol):
 
 def tell(pipeline: Any, records: Iterable[Record], length: int = LENGTH) -> None:  # noqa: ANN401 -- redis's pipelines carry no types
     """Append records to their streams, within a pipeline."""
-    told = [(topic_stream(each.topic), each.kind.value, each.key, each.value) for each in records]
-    if told:
-        pipeline.eval(_APPEND, 0, length, *chain.from_iterable(told))
+    told = packed(records)
+    if told is not None:
+        pipeline.eval(_TELL, 0, length, told)
+
+
+def packed(records: Iterable[Record]) -> bytes | None:
+    """Return records as APPEND takes them; None where there are none."""
+    # As text, because the server's side knows no other kind of bytes.
+    told = [(topic_stream(each.topic), each.kind.value, each.key, each.value.decode()) for each in records]
+    return _pack([*chain.from_iterable(told)]) if told else None
 
 
 class RedisTopics:

@@ -1,12 +1,17 @@
 """What the trades of all venues come to, as they happen: averages, candles and signals. Pure.
 
-The same items in the same order come to the same, however often it was begun again from what it kept.
+The same items in the same order come to the same, however often it was begun again from what it kept. That may be
+kept a part of the symbols at a time: who begins again gives it the items from the oldest part on, and says of each
+which parts have it already.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Inexact
+from math import inf
+from zlib import crc32
 
 import msgspec
 
@@ -19,7 +24,15 @@ from models.domain.vwap import Became, MergedVwap, SlidingVwap, TimeWindows, Vwa
 SILENCE_US = 3_000_000  # a venue without a mark for so long may have told something that nobody heard
 QUIET_US = 2_000_000  # for a trade to arrive; what a venue did not tell by then did not happen
 AHEAD_MAX_US = 60_000_000  # a trade that is made so much later than it comes is made when it comes
+PARTS = 64  # of the symbols
 _SECOND_US = 1_000_000
+# What ends with a second closes in the first third of the next one, each part in its slot: hundreds of series that
+# close at once would hold up the trades behind them for 20 ms.
+_SLOT_US = 20_000
+_SLOTS = 16
+_SECOND_SLOTS = _SECOND_US // _SLOT_US
+
+GAPS_MAX = 100  # of a series' ids; the oldest are forgotten, and what comes of them is left out
 
 _ADDED, _OUT_OF_ORDER, _DUPLICATE, _LATE = Became
 News = Trade | Quote | Vwap
@@ -44,11 +57,12 @@ class Told:
 
 @dataclass
 class Kept:
-    """What has changed since it was last asked for, encoded, by the names that begin it again.
+    """What has changed in some parts since they were last asked for, encoded, by the names that begin it again.
 
     `appended` are trades that came into the windows; a window in `replaced` is all new.
     """
 
+    parts: Collection[int] = ()
     states: dict[str, bytes] = field(default_factory=dict)
     appended: dict[str, list[bytes]] = field(default_factory=dict)
     replaced: dict[str, list[bytes]] = field(default_factory=dict)
@@ -60,7 +74,7 @@ class _Venue(msgspec.Struct, array_like=True):
     heard_us: int = 0
     clock_us: int = 0  # up to which it has told everything
     marked_us: int = 0  # the newest mark
-    told_us: int = 0  # the second up to which its candles were closed
+    told_us: int = 0  # up to which its candles were closed
     ahead_us: int = 0  # our clock less the venue's, by its newest trade
     lost: bool = False  # it said something since that never came here
 
@@ -68,9 +82,50 @@ class _Venue(msgspec.Struct, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _maker_state = msgspec.msgpack.Decoder(MakerState)
 _settled = msgspec.msgpack.Decoder(Settled)
-_venue_state = msgspec.msgpack.Decoder(_Venue)
+_venues_state = msgspec.msgpack.Decoder(tuple[int, dict[str, _Venue]])  # in which turn they were kept, and they
+_gaps = msgspec.msgpack.Decoder(list[tuple[int, int]])
 _print = msgspec.msgpack.Decoder(Print)
-_SERIES, _SETTLED, _VENUES = "series/", "settled/", "venue/"
+_SERIES, _SETTLED, _VENUES, _GAPS = "series/", "settled/", "venues/", "gaps/"
+
+
+class Gaps:
+    """The ids between those that were taken, as ranges of which nothing was: what comes with one of them is new.
+
+    It remembers what a window of the last trades does not: venues number the trades of a product one by one, so that
+    there are gaps only while something is late, or where something is lost. `ranges` are those of one that was, and
+    `highest` is the highest id that was taken then, or infinite where ids are no numbers, as SlidingVwap has it.
+    """
+
+    __slots__ = ("_due", "changed", "ranges")
+
+    def __init__(self, highest: float = inf, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._due = highest + 1  # the id that leaves no gap
+        self.ranges = list(ranges)
+        self.changed = False
+
+    def advance(self, highest: float) -> None:
+        """Say what the highest id is after a trade."""
+        due, self._due = self._due, highest + 1
+        if highest == due or highest == due - 1:
+            return
+        if due < highest < inf:
+            self.ranges.append((int(due), int(highest) - 1))
+            del self.ranges[:-GAPS_MAX]
+        else:  # the venue counts anew, or ids are no numbers any more
+            self.ranges = []
+        self.changed = True
+
+    def fill(self, number: int) -> bool:
+        """Take an id out of the gap that it is in; return whether it was in one."""
+        place = bisect_right(self.ranges, (number, inf)) - 1
+        if place < 0 or not self.ranges[place][0] <= number <= self.ranges[place][1]:
+            return False
+        first, last = self.ranges[place]
+        parts = ((first, number - 1), (number + 1, last))
+        self.ranges[place : place + 1] = [part for part in parts if part[0] <= part[1]]
+        del self.ranges[:-GAPS_MAX]
+        self.changed = True
+        return True
 
 
 class Series:
@@ -80,6 +135,7 @@ class Series:
         self.venue, self.symbol = venue, symbol
         self.sliding = sliding
         self.maker = maker
+        self.gaps = Gaps()
         self.windows = TimeWindows()  # of a venue's own trades; those of all venues are joined where they are read
         self.changed = True
         self.settlings = -1  # of the maker, when they were kept last
@@ -100,6 +156,11 @@ def series_in(states: Iterable[str]) -> list[str]:
 def series_name(venue: str, symbol: str) -> str:
     """Return the name of a series, under which its state and its window are kept."""
     return f"{venue}/{symbol}"
+
+
+def part_of(symbol: str) -> int:
+    """Return which part of all symbols one belongs to."""
+    return crc32(symbol.encode()) % PARTS
 
 
 class Analysis:
@@ -124,23 +185,37 @@ class Analysis:
             for product in instrument.products
         }
         self._series: defaultdict[str, dict[str, Series]] = defaultdict(dict)  # by symbol and venue
-        self._venues: defaultdict[str, _Venue] = defaultdict(_Venue)
-        self._changed_venues: set[str] = set()
+        kept = (name.partition("/")[2] for name in series_in(states or {}))
+        self._parts = {symbol: part_of(symbol) for symbol in sorted({*self._symbols.values(), *kept})}
+        self._of_part: list[list[str]] = [[] for _ in range(PARTS)]
+        for symbol, part in self._parts.items():
+            self._of_part[part].append(symbol)
+        self._having: Collection[int] = ()  # parts that have what is applied
+        self.changed: set[int] = set()  # parts, since they were kept
         self.duplicates = self.late = self.out_of_order = self.refused = 0
+        # Each part was kept with what was known of the venues then; reading goes on where the oldest was kept.
+        venues = [_venues_state.decode(states[f"{_VENUES}{part}"]) for part in range(PARTS)] if states else [(0, {})]
+        self._turn = max(turn for turn, _ in venues)
+        self._venues = defaultdict(_Venue, min(venues, key=lambda each: each[0])[1])
         for kept_as, state in (states or {}).items():
-            if kept_as.startswith(_VENUES):
-                self._venues[kept_as.removeprefix(_VENUES)] = _venue_state.decode(state)
-            elif kept_as.startswith(_SERIES):
+            if kept_as.startswith(_SERIES):
                 venue, _, symbol = kept_as.removeprefix(_SERIES).partition("/")
                 name = series_name(venue, symbol)
                 trades = [_print.decode(text) for text in (windows or {}).get(name, ())]
                 settled = _settled.decode((states or {})[_SETTLED + name])
                 series = self._begin(venue, symbol, _maker_state.decode(state), settled, trades)
+                if isinstance(series.sliding, SlidingVwap) and trades:
+                    ranges = (states or {}).get(_GAPS + name)
+                    series.gaps = Gaps(series.sliding.highest, () if ranges is None else _gaps.decode(ranges))
                 series.windows = TimeWindows((*(past or {}).get(name, ()), *series.maker.open_candles()))
                 series.changed, series.settlings = False, series.maker.settlings
 
-    def apply(self, items: Iterable[BusItem]) -> Told:
-        """Take what collectors said, in their order, and return what it comes to."""
+    def apply(self, items: Iterable[BusItem], having: Collection[int] = ()) -> Told:
+        """Take what collectors said, in their order, and return what it comes to.
+
+        The parts in `having` were kept after it: they stay as they are, and nothing is told of their trades.
+        """
+        self._having = having
         told = Told()
         for item in items:
             if isinstance(item, Quote):
@@ -176,10 +251,13 @@ class Analysis:
         for venue in self._venues.values():
             venue.lost = True
 
-    def kept(self, *, everything: bool = False) -> Kept:
-        """Return what has changed since the last call, or all of it, to begin again with."""
-        kept = Kept()
-        for series in (each for of_symbol in self._series.values() for each in of_symbol.values()):
+    def kept(self, parts: Collection[int] = range(PARTS), *, everything: bool = False) -> Kept:
+        """Return what of some parts has changed since they were kept, or all of it, to begin again with."""
+        self._turn += 1
+        venues = _encode((self._turn, self._venues))
+        kept = Kept(parts, {f"{_VENUES}{part}": venues for part in parts})
+        symbols = [symbol for part in parts for symbol in self._of_part[part] if symbol in self._series]
+        for series in (each for symbol in symbols for each in self._series[symbol].values()):
             if everything or series.disordered:
                 kept.replaced[series.name] = [_encode(trade) for trade in series.sliding.trades()]
             elif series.fresh:
@@ -188,11 +266,11 @@ class Analysis:
                 kept.states[_SERIES + series.name] = _encode(series.maker.state)
             if everything or series.settlings != series.maker.settlings:
                 kept.states[_SETTLED + series.name] = _encode(series.maker.settled)
-            series.settlings = series.maker.settlings
+            if everything or series.gaps.changed:
+                kept.states[_GAPS + series.name] = _encode(series.gaps.ranges)
+            series.settlings, series.gaps.changed = series.maker.settlings, False
             series.fresh, series.changed, series.disordered = [], False, False
-        for venue in self._venues if everything else self._changed_venues:
-            kept.states[_VENUES + venue] = _encode(self._venues[venue])
-        self._changed_venues = set()
+        self.changed.difference_update(parts)
         return kept
 
     def _begin(
@@ -220,6 +298,10 @@ class Analysis:
         known = self._hear(venue, trade.token, trade.received_time_us, time_us)
         if time_us >= known.clock_us:
             known.clock_us, known.ahead_us = time_us, trade.received_time_us - time_us
+        part = self._parts[symbol]
+        if part in self._having:
+            return
+        self.changed.add(part)
         of_symbol = self._series[symbol]
         series = of_symbol.get(venue) or self._begin(venue, symbol, MakerState(time_us))
         merged = of_symbol.get(EVERY_VENUE) or self._begin(EVERY_VENUE, symbol, MakerState(time_us))
@@ -235,19 +317,19 @@ class Analysis:
             self.duplicates += 1
             return
         if became is _LATE:
-            # Newer ones were taken, so it was missed (which a mark says) or, far more often, comes again.
+            # Newer ones have filled the window. Far more often than it is late it comes again.
             self.late += 1
+            if series.gaps.fill(int(trade.trade_id)):
+                self._count(trade, time_us, (series, merged), None)
+                told.news.append((symbol, trade))
             return
         if became is _OUT_OF_ORDER:
             self.out_of_order += 1
             series.disordered = True
+            series.gaps.fill(int(trade.trade_id))
+        series.gaps.advance(series.sliding.highest)
         merged.sliding.add(price, size, time_us)
-        series.windows.add(price, size, time_us)
-        made = Print(time_us, trade.trade_id, price, size)
-        for each in (series, merged):
-            each.fresh.append(made)
-            each.changed = True
-            each.maker.trade(price, size, trade.taker_side, time_us)
+        self._count(trade, time_us, (series, merged), Print(time_us, trade.trade_id, price, size))
         market = self._rules.market
         told.news += (
             (symbol, trade),
@@ -255,10 +337,20 @@ class Analysis:
             (symbol, merged.sliding.vwap(EVERY_VENUE, symbol, market)),
         )
 
+    @staticmethod
+    def _count(trade: Trade, time_us: int, counted: tuple[Series, Series], made: Print | None) -> None:
+        # What goes by a trade's time has each once; `made` is what the windows of trades took, if they did.
+        price, size, side = trade.price, trade.size, trade.taker_side
+        counted[0].windows.add(price, size, time_us)
+        for each in counted:
+            if made is not None:
+                each.fresh.append(made)
+            each.changed = True
+            each.maker.trade(price, size, side, time_us)
+
     def _hear(self, name: str, token: int, heard_us: int, venue_us: int) -> _Venue:
         """Note that a venue was heard, by our clock and by its own; after a time without, trades may be missing."""
         venue = self._venues[name]
-        self._changed_venues.add(name)
         # An older connection may go on beside the new one for a while: its trades are trades.
         if token > venue.token or venue.lost or heard_us - venue.heard_us > SILENCE_US:
             if venue.clock_us:
@@ -284,31 +376,38 @@ class Analysis:
     def _missed(self, venue: str, from_us: int, until_us: int, products: Iterable[str] | None) -> None:
         symbols = None if products is None else {self._symbols.get((venue, product)) for product in products}
         for symbol, of_symbol in self._series.items():
-            if venue in of_symbol and (symbols is None or symbol in symbols):
+            part = self._parts[symbol]
+            if venue in of_symbol and (symbols is None or symbol in symbols) and part not in self._having:
+                self.changed.add(part)
                 for series in (of_symbol[venue], of_symbol[EVERY_VENUE]):
                     series.maker.missed(from_us, until_us)
                     series.changed = True
 
     def _close(self, told: Told) -> None:
-        """Close what the clocks have passed, once a second of each venue's clock."""
-        moved = {name: venue for name, venue in self._venues.items() if venue.clock_us - venue.told_us >= _SECOND_US}
-        if not moved:
-            return
-        for name, venue in moved.items():
-            venue.told_us = venue.clock_us - venue.clock_us % _SECOND_US
-            self._changed_venues.add(name)
-        for of_symbol in self._series.values():
-            touched = False
-            for name in of_symbol.keys() & moved.keys():
-                touched = True
-                self._advance(of_symbol[name], moved[name].clock_us, told)
-            if touched:
-                clocks_us = (self._venues[name].clock_us for name in of_symbol if name != EVERY_VENUE)
-                self._advance(of_symbol[EVERY_VENUE], max(clocks_us), told)
+        """Close what the clocks have passed, once a second of each venue's clock, each part in its slot of it."""
+        moved: defaultdict[int, set[str]] = defaultdict(set)  # by slot: venues whose clocks have passed it
+        for name, venue in self._venues.items():
+            slots = range(venue.told_us // _SLOT_US + 1, venue.clock_us // _SLOT_US + 1)
+            if slots:
+                venue.told_us = venue.clock_us
+                for slot in slots[:_SECOND_SLOTS]:
+                    moved[slot % _SECOND_SLOTS].add(name)
+        for part in range(PARTS) if moved else ():
+            if part % _SLOTS in moved and part not in self._having:
+                for symbol in self._of_part[part]:
+                    if symbol in self._series:
+                        self._advance(symbol, moved[part % _SLOTS], told)
 
-    @staticmethod
-    def _advance(series: Series, clock_us: int, told: Told) -> None:
-        closed = series.maker.advance(clock_us)
-        if closed:
-            series.changed = True
-            told.closed += closed
+    def _advance(self, symbol: str, venues: set[str], told: Told) -> None:
+        of_symbol = self._series[symbol]
+        if venues.isdisjoint(of_symbol):
+            return
+        clocks_us = {name: self._venues[name].clock_us for name in of_symbol if name != EVERY_VENUE}
+        latest_us = max(clocks_us.values())
+        for name, series in of_symbol.items():
+            if name in venues or name == EVERY_VENUE:
+                closed = series.maker.advance(clocks_us.get(name, latest_us))
+                told.closed += closed
+                series.changed = series.changed or bool(closed)
+                if series.settlings != series.maker.settlings:
+                    self.changed.add(self._parts[symbol])

@@ -215,6 +215,11 @@ class SlidingVwap(_Window):
         self._unnumbered = 0
         self._load(list(trades)[-window:])
 
+    @property
+    def highest(self) -> float:
+        """The highest id in it; infinite where arrival is the order, -1 where there is none."""
+        return self._newest.number
+
     def add(self, price: Decimal, size: Decimal, time_us: int, trade_id: str | None) -> Became:
         """Add a trade and return what became of it.
 
@@ -370,9 +375,9 @@ class TimeWindows:
     Up to a minute exact to the trade: those not older than so many seconds. Above, whole slots of a second (to an
     hour) or of a minute (to a day) that begin in it, and the one that is still made: it begins up to a slot late.
 
-    It is fed what the series' own window took (ADDED, OUT_OF_ORDER), each trade once; one that is older than a day,
-    by the newest trade's time, is counted in `late` and else counts for nothing. An update costs the same whatever
-    was traded (0.8 us; a second's first one 5, because what is too old is cleared away then); one with a time
+    It is fed each trade of the series once, also one that came too late for a window of trades; one that is older
+    than a day, by the newest trade's time, is counted in `late` and else counts for nothing. An update costs the same
+    whatever was traded (0.8 us; a second's first one 5, because what is too old is cleared away then); one with a time
     before that of the newest trade costs 0.6 us for each later one of the last minute, too.
 
     `candles`: what was stored of the last day by the second and by the minute, also those that are still made. A

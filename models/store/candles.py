@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from models.domain.candles import GAP_MAX_US, Candle
 from models.store.bulk import Bulk, given
 from models.store.database import Database
-from models.store.tables import candle_checks, candles
+from models.store.tables import candle_checks, candles, signals
 
 PRUNE_BATCH = 5_000
 
@@ -196,6 +196,13 @@ def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int
                     old.appendleft((series, before_us))
         total += deleted
     return total
+
+
+def forget_market(database: Database, market: str) -> None:
+    """Delete all candles of a market, how they compared with the venues' own, and the signals that they raised."""
+    with database.write() as connection:
+        for table in (candles, candle_checks, signals):
+            connection.execute(delete(table).where(table.c.market == market))
 
 
 def _old(connection: Connection, kept: Mapping[int, timedelta], now_us: int) -> Iterator[tuple[Series, int]]:

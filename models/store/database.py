@@ -184,16 +184,20 @@ def _connect_postgres(_dialect: object, _record: object, _arguments: object, nam
 
 def _prepare_sqlite(patience_s: float | None, connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={_busy_ms(patience_s)}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "wal_autocheckpoint=0",
-        "temp_store=MEMORY",
-        "cache_size=-16000",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        for pragma in (
+            f"busy_timeout={_busy_ms(patience_s)}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "wal_autocheckpoint=0",
+            "temp_store=MEMORY",
+            "cache_size=-16000",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except Exception:  # of a file that is no database, say: nobody else closes what the pool never got
+        connection.close()
+        raise
 
 
 _CLOCKS = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, func, select, true
+from sqlalchemy import Connection, Row, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.domain.strategies import Strategy, read_strategy
@@ -17,14 +17,15 @@ _IDENTITY = ("name", "version")
 
 @dataclass(frozen=True, slots=True)
 class StrategyRow:
-    """One version of a strategy, and when it was put."""
+    """One version of a strategy, when it was put, and when it was stopped, if it was."""
 
     strategy: Strategy
     created_us: int
+    stopped_us: int | None = None
 
 
 def current_strategies(connection: Connection) -> list[StrategyRow]:
-    """Return the newest version of each strategy, by name."""
+    """Return the newest version of each strategy, by name; those that are stopped too."""
     newest = select(strategies.c.name, func.max(strategies.c.version).label("version")).group_by(strategies.c.name)
     these = newest.subquery()
     query = select(strategies).where(strategies.c.name == these.c.name, strategies.c.version == these.c.version)
@@ -45,7 +46,7 @@ def read_version(connection: Connection, name: str, version: int | None = None) 
 
 
 def put_strategy(database: Database, wanted: Strategy) -> StrategyRow:
-    """Return the version that says what is wanted: the newest one where that does, or a new one.
+    """Return the version that says what is wanted: the newest one where that does and is not stopped, or a new one.
 
     What `wanted` says of its version is of no account. Raises StoreUnavailableError.
     """
@@ -56,13 +57,27 @@ def put_strategy(database: Database, wanted: Strategy) -> StrategyRow:
         created_us = now_us(connection)
         while True:
             before = read_version(connection, wanted.name)
-            if before is not None and replace(wanted, version=before.strategy.version) == before.strategy:
+            same = before is not None and replace(wanted, version=before.strategy.version) == before.strategy
+            if before is not None and same and before.stopped_us is None:
                 return before
             version = 1 if before is None else before.strategy.version + 1
             row = {"name": wanted.name, "version": version, "config": config, "created_us": created_us}
             # Nothing is written where another one has put this version meanwhile: then its is the newest.
             if connection.execute(new.values(row)).one_or_none() is not None:
                 return StrategyRow(replace(wanted, version=version), created_us)
+
+
+def stop_strategy(database: Database, name: str) -> StrategyRow | None:
+    """Stop the newest version of a strategy, once, and return it; None where there is none of the name.
+
+    What was raised stays. Raises StoreUnavailableError.
+    """
+    with database.write() as connection:
+        newest = read_version(connection, name)
+        if newest is not None and newest.stopped_us is None:
+            these = strategies.c.name == name, strategies.c.version == newest.strategy.version
+            connection.execute(update(strategies).where(*these).values(stopped_us=now_us(connection)))
+        return newest and read_version(connection, name, newest.strategy.version)
 
 
 def ensure_strategy(database: Database, default: Strategy) -> None:
@@ -74,4 +89,6 @@ def ensure_strategy(database: Database, default: Strategy) -> None:
 
 
 def _row(row: Row[Any]) -> StrategyRow:
-    return StrategyRow(read_strategy({**row.config, "name": row.name, "version": row.version}), row.created_us)
+    return StrategyRow(
+        read_strategy({**row.config, "name": row.name, "version": row.version}), row.created_us, row.stopped_us
+    )

@@ -340,6 +340,7 @@ strategies = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),  # 1, 2, ...; one never changes
     Column("config", JSON, nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    Column("stopped_us", BigInteger),  # of the newest version: since then nothing is raised
 )
 
 signals = Table(

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, text
 
 from models.bus.client import connect
 from models.bus.names import ANALYST, PENDING, STATE, Queue, orders_queue, quotes_stream
+from models.bus.tape import position_of
+from models.domain.analysis import PARTS
 from models.domain.errors import CrossfillError
 from models.store.database import Database
 from tests.chaos.market import Witness
@@ -109,13 +111,12 @@ class Watcher:
         if not self.analyses(process):
             return Flight()
         try:
-            kept = {f"position:{shard}": shard for shard in range(SHARDS)}
-            found: Any = zip(kept.values(), self.redis.hmget(STATE, list(kept)), strict=True)
-            beyond: list[Any] = [
-                self.redis.xrange(quotes_stream(shard), f"({position.decode()}", count=100)
-                for shard, position in found
-                if position is not None
-            ]
+            beyond: list[Any] = []
+            for shard in range(SHARDS):
+                kept: Any = self.redis.hmget(STATE, [position_of(part, shard) for part in range(PARTS)])
+                position = min(filter(None, kept), key=_number, default=None)
+                if position is not None:
+                    beyond.append(self.redis.xrange(quotes_stream(shard), f"({position.decode()}", count=100))
             return Flight(unkept=sum(map(len, beyond)), unstored=int(self.redis.llen(PENDING)))
         except redis.RedisError:
             return Flight()
@@ -182,3 +183,7 @@ def unread(pid: int) -> int:
             if parts[9] in mine and parts[3] == "01":  # established
                 total += sum(int(size, 16) for size in parts[4].split(":"))
     return total
+
+
+def _number(position: bytes) -> list[int]:
+    return [int(part) for part in position.split(b"-")]

@@ -1,5 +1,6 @@
 """The whole system, as `crossfill up` starts it, on free ports and a folder of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -95,6 +96,20 @@ def _wait_ready(api: str, process: subprocess.Popen[bytes], log: Path, limit_s: 
         time.sleep(0.1)
     message = f"the system did not become ready:\n{log.read_text(errors='replace')[-6000:]}"
     raise AssertionError(message)
+
+
+@contextmanager
+def simulated_venues(folder: Path) -> Iterator[dict[str, str]]:
+    """Run a simulator of its own, and yield the venues' addresses."""
+    command = [sys.executable, "-m", "simulator"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment_of(folder), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        ports = json.loads(process.stdout.readline())["ports"]
+        try:
+            yield {venue: f"ws://127.0.0.1:{port}" for venue, port in ports.items() if venue != "control"}
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 def recorded_synthetic(folder: Path, seconds: int) -> Path:

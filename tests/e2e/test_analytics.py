@@ -134,8 +134,7 @@ def run(session: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
     path, _ = session
     made = Run(*_read(path), rooms={room: [] for room in ROOMS})
     arguments = ("--replay", str(path.parent), "--speed", str(SPEED))
-    # Venues without a session would have a made up market beside it, of today.
-    environment = {"CROSSFILL_VENUES": "binance", "CROSSFILL_TOPIC_LENGTH": "1000000"}
+    environment = {"CROSSFILL_TOPIC_LENGTH": "1000000"}
     with (
         running_system(folder / "home", *arguments, environment=environment) as system,
         system.client() as client,

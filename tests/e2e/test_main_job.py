@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import itemgetter
@@ -28,7 +28,7 @@ from models.domain.book import Book
 from models.domain.instruments import INSTRUMENTS
 from models.domain.journal import read
 from tests.e2e.orders_mix import CLASSES, Ended, Placed, mix
-from tests.e2e.system import System, environment_of, recorded_synthetic, running_system
+from tests.e2e.system import System, environment_of, recorded_synthetic, running_system, simulated_venues
 from tests.oracle import expected
 from tests.services import MARKET_DATA, ROOT, market_data
 
@@ -143,10 +143,15 @@ def run(session: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("main-job")
     path, _ = session
     journal_folder = folder / "journal"
-    environment = {"CROSSFILL_JOURNAL": str(journal_folder)}
     posted: dict[str, Placed] = {}
     arguments = ("--replay", str(path.parent), "--speed", str(SPEED if _ == "recorded" else 1))
-    with running_system(folder / "home", *arguments, environment=environment) as system, system.client() as client:
+    with ExitStack() as stack:
+        # Venues without a session are not read, unless somebody is named for them: orders of the mix need several.
+        others = stack.enter_context(simulated_venues(folder))
+        others.pop("binance")
+        environment = {"CROSSFILL_JOURNAL": str(journal_folder), "CROSSFILL_VENUE_URLS": json.dumps(others)}
+        system = stack.enter_context(running_system(folder / "home", *arguments, environment=environment))
+        client = stack.enter_context(system.client())
         listener = Listener(system)
         _place_all(client, posted, listener)
         orders = _orders_when_ended(client, len(posted))

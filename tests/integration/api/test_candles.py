@@ -9,6 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from api.candles import COLUMNS
 from models.bus.analysis import tell_candles
 from models.bus.client import connect
 from models.domain.candles import Candle
@@ -259,11 +260,35 @@ def test_csv_has_the_same_columns(client: httpx.Client, database: Database) -> N
     assert len(list(csv.DictReader(io.StringIO(client.get(answer.links["next"]["url"]).text)))) == 1
 
 
+def test_a_second_without_trades_is_as_doubtful_as_its_minute(
+    client: httpx.Client, database: Database, redis_url: str
+) -> None:
+    """Nothing is stored of it, so its minute says whether somebody looked: a stored one or the one still made."""
+
+    def second(number: int) -> Candle:
+        return candle(THEN_US + number * 1_000_000, interval_s=1)
+
+    def doubtful() -> list[int]:
+        shown = read(client, interval="1s", limit=1000)["candles"]
+        return [place for place, each in enumerate(shown) if each["incomplete"]]
+
+    upsert_candles(database, [second(0), second(30), second(90), second(150)])
+    upsert_candles(database, [minute(0), minute(1, incomplete=True)])
+    still_made(redis_url, minute(2))
+    assert doubtful() == [*range(60, 90), *range(91, 120)]
+    still_made(redis_url, minute(2, incomplete=True))
+    assert doubtful() == [*range(60, 90), *range(91, 150)]
+    assert not any(each["incomplete"] for each in read(client, interval="1s", fill=False)["candles"])
+
+
 def test_a_range_without_data_says_so(client: httpx.Client, database: Database) -> None:
     """It is no error."""
     answer = read(client)
     assert (answer["candles"], answer["next_cursor"]) == ([], None)
     assert answer["problem"] == "there is no 1m candle of BTC-USDT at binance yet"
+    empty = client.get("/candles/BTC-USDT?venue=binance&format=csv")
+    assert empty.headers["Crossfill-Problem"] == answer["problem"]
+    assert empty.text.splitlines() == [",".join(COLUMNS)]
     upsert_candles(database, [minute(0), minute(2)])
     answer = read(client, start=at(10), end=at(20))
     assert answer["candles"] == []

@@ -59,13 +59,13 @@ def test_more_than_may_wait(settings: Settings, database: Database) -> None:
 
 def test_a_writer_that_stands_still(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it for ever: it is ended and another one started."""
-    monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
 
     async def run() -> None:
         async with started(settings) as committer:
             assert isinstance(await committer.store(new_order(owner_id="local")), Accepted)
             still = writer()
             os.kill(still.pid, signal.SIGSTOP)
+            monkeypatch.setattr(committing, "PATIENCE_S", 0.5)
             with pytest.raises(ProblemError, match="ended"):
                 await committer.store(new_order(owner_id="local"))
             assert not still.is_running()

@@ -84,7 +84,7 @@ def test_an_order_is_accepted_durably(client: httpx.Client, database: Database, 
         raw: Any = queue.lindex(orders_queue(0), 0)
         message = json.loads(raw)
     assert message["headers"]["id"] == job["task_id"]
-    assert job["task_url"].endswith(job["task_id"])
+    assert job["task_url"] == f"http://127.0.0.1:5555/task/{job['task_id']}"
 
 
 BAD: list[tuple[str, str, str]] = [

@@ -12,7 +12,7 @@ from models.settings import Settings
 from models.store.candles import Series
 from models.store.database import Database
 from models.store.pasts import PastRow, put_pasts
-from models.store.strategies import put_strategy
+from models.store.strategies import ensure_strategy, put_strategy
 from tests.integration.api.serving import serving
 
 FAST = {"interval": "5m", "pairs": ["btc/usdt", "ETHUSD"], "variants": {"x": {"kind": "ema", "fast": 5, "slow": 20}}}
@@ -32,6 +32,7 @@ def test_the_strategies_are_listed_in_their_newest_versions(client: httpx.Client
     assert only == {
         "name": "golden-cross",
         "version": 1,
+        "stopped": None,
         "interval": "1h",
         "venue": "all",
         "pairs": None,
@@ -85,6 +86,25 @@ def test_what_is_put_is_a_new_version_unless_it_says_the_same(client: httpx.Clie
     assert [each["version"] for each in shown.pop("versions")] == [1, 2]
     assert shown == answer.json()
     assert client.get("/strategies/golden-cross?version=1", headers=OPEN).json()["interval"] == "1h"
+
+
+def test_a_strategy_is_stopped_and_goes_on_with_the_next_version(client: httpx.Client, database: Database) -> None:
+    """Once; it stays on record, and what is put afterwards is new, though it says the same."""
+    assert client.delete("/strategies/golden-cross", headers=OPEN).status_code == 401
+    assert client.delete("/strategies/golden-cross", headers={"Authorization": "Bearer another"}).status_code == 403
+    assert client.get("/strategies/golden-cross").json()["stopped"] is None
+    stopped = client.delete("/strategies/golden-cross")
+    assert (stopped.status_code, stopped.json()["stopped"][-1]) == (200, "Z")
+    assert client.delete("/strategies/golden-cross").json() == stopped.json()
+    [listed] = client.get("/strategies", headers=OPEN).json()["strategies"]
+    assert {name: value for name, value in listed.items() if name != "warm"} == stopped.json()
+    assert client.get("/strategies/golden-cross/report").status_code == 200
+    ensure_strategy(database, GOLDEN_CROSS)
+    assert put_strategy(database, GOLDEN_CROSS).strategy.version == 2
+    shown = client.get("/strategies/golden-cross").json()
+    assert [(each["version"], each["stopped"] is None) for each in shown["versions"]] == [(1, False), (2, True)]
+    answer = client.delete("/strategies/silver-cross")
+    assert (answer.status_code, answer.json()["near"]) == (404, ["golden-cross"])
 
 
 def test_what_cannot_be_put_is_named(client: httpx.Client) -> None:

@@ -106,6 +106,9 @@ def test_what_is_wrong_or_missing_is_one_sentence(database: Database) -> None:
     wrong = run("candles", "BTC-USDT", "--interval", "2h", status=1)
     assert wrong == "crossfill: interval: '2h' is unknown; one of 1s, 1m, 5m, 15m, 1h, 4h, 1d\n"
     assert run("candles", "BTC-USDT", "--start", "-5x", status=1).startswith("crossfill: --start 5x: give a number")
+    empty = CliRunner().invoke(app, ["candles", "BTC-USDT", "--interval", "1h", "--csv"])
+    assert empty.stderr == "crossfill: there is no 1h candle of BTC-USDT over all venues yet\n"
+    assert (empty.exit_code, empty.stdout.count("\n")) == (0, 1)
     assert run("signals", "--pair", "LTCBTX", status=1).startswith("crossfill: unknown symbol 'LTCBTX'; did you mean")
 
 

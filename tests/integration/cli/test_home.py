@@ -102,6 +102,7 @@ def refused(home: Path, *arguments: str, before: str = "", **variables: str) -> 
     [
         (["--live", "--replay", "."], {}, "--live and --replay exclude each other"),
         (["--replay", "/no/such/path"], {}, "/no/such/path is not there"),
+        (["--replay", "cli"], {}, "no session of binance or "),
         ([], {"CROSSFILL_API_PORT": "99999"}, "CROSSFILL_API_PORT: input should be less than or equal to 65535"),
         ([], {"CROSSFILL_API_PORT": "18000", "CROSSFILL_FLOWER_PORT": "18000"}, "must differ"),
         ([], {"CROSSFILL_DATABASE_URL": "nonsense://user:password@host"}, "CROSSFILL_DATABASE_URL is not the address"),

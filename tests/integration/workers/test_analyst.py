@@ -25,6 +25,8 @@ from models.bus.client import BusUnavailableError, connect
 from models.bus.leases import LEASE_MS, BusLease
 from models.bus.names import ANALYST, PENDING, SIGNALS, STATE, quotes_stream, topic_stream, vwap_key, window_key
 from models.bus.quotes import QuoteWriter
+from models.bus.tape import position_of
+from models.domain.analysis import PARTS
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.decimals import plain
 from models.domain.instruments import INSTRUMENTS
@@ -223,7 +225,8 @@ def settled(client: redis.Redis, trades: list[Trade]) -> bool:
     newest = told(client, SYMBOL, "trade")
     all_told = bool(newest) and newest[-1]["trade_id"] == trades[-1].trade_id
     [(position, _)] = list(client.xrevrange(quotes_stream(0), count=1) or ())
-    return all_told and client.hget(STATE, "position:0") == position and not client.llen(PENDING)
+    kept: Any = client.hmget(STATE, [position_of(part, 0) for part in range(PARTS)])
+    return all_told and set(kept) == {position} and not client.llen(PENDING)
 
 
 def test_a_killed_analyst_leaves_nothing_out_and_tells_nothing_twice(
@@ -401,6 +404,25 @@ def test_another_market_begins_anew(
     right = expected_candles(collector.trades[first - 1 :], 60_000_000)
     assert [figures(each) for each in stored] == [right[each.open_time_us] for each in stored]
     assert [Decimal(text.decode()) for text in _list(client, "LTCBTC:1m:ma50")] == [each.close for each in stored][-50:]
+
+
+def test_averages_on_the_topics_may_be_told_so_often_only(
+    database: Database, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """The newest of each series, at once and then when it is time; trades are all told."""
+    settings = Settings(broker_url=SecretStr(redis_url), home=tmp_path, vwap_topic_s=3_600)
+    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    session, collector = analyst._begin(), Collector(redis_url)
+    session.turn()
+    for number in range(1, 10, 3):
+        QuoteWriter(client).write({0: [collector._trade(each) for each in range(number, number + 3)]}, {})
+        session.turn()
+    assert len(told(client, SYMBOL, "trade")) == 9
+    assert [(each["venue"], each["points"]) for each in told(client, SYMBOL, "vwap")] == [("binance", 3), ("all", 3)]
+    session._paced_at = 0
+    for _ in range(2):  # it looks what is due, and tells it
+        session.turn()
+    assert [each["points"] for each in told(client, SYMBOL, "vwap")] == [3, 3, 9, 9]
 
 
 def test_trades_leave_the_short_windows_though_nothing_more_comes(

@@ -247,3 +247,13 @@ def test_up_refreshes_and_says_what_failed(
     assert said.err.count("\n") == 1
     assert said.err.startswith("crossfill up: without these venues' lists")
     assert "refused" in said.err
+
+
+def test_a_collector_subscribes_to_the_chosen_pairs_alone(database: Database) -> None:
+    """CROSSFILL_PAIRS; none of the others is spoken of to the venue."""
+    chosen = collector_of("coinbase", Settings(pairs="BTCUSD,ETH-BTC"), database)._settings.make(0)
+    asked = " ".join(chosen.subscribe_frames())
+    assert '"BTC-USD"' in asked
+    assert '"ETH-BTC"' in asked
+    assert '"ETH-USD"' not in asked
+    assert '"ETH-USD"' in " ".join(collector_of("coinbase", Settings(), database)._settings.make(0).subscribe_frames())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -92,6 +93,8 @@ def test_a_worker_that_stood_still_sells_nothing_on_what_was_said_meanwhile(
         [far] = place(database, "3", price="0.0009")
         until(lambda: _state(database, far) == "working")
         process.send_signal(signal.SIGSTOP)
+        # The signal is for its main thread, and until that one's turn comes, on a busy machine, the others go on.
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
         stopped_at = time.monotonic()
         feed.write(feed.quote("0.001", "50"))
         time.sleep(SILENCE_S / 2)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.legacy import Config, ConfigFileError, read
+from cli.legacy import Config, ConfigFileError, environment, read
+from models.settings import Settings
 
 WHOLE = {
     "ws_url": "wss://ws-feed.exchange.coinbase.com",
@@ -75,7 +76,7 @@ def test_a_wrong_value_is_said_with_its_line_and_key(tmp_path: Path, key: str, v
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{\n "max_size": 5,\n}', "line 3, column 1: expecting property name enclosed in double quotes"),
+        ('{\n "max_size": 5,\n 5: 6}', "line 3, column 2: expecting property name enclosed in double quotes"),
         ('{"max_size" 5}', "line 1, column 13: expecting ':' delimiter"),
         ("", "line 1, column 1: expecting value"),
         ("[]", 'line 1: it must be an object, as {"products": ["BTC-USD"]}'),
@@ -116,3 +117,40 @@ def test_what_no_reader_could_take_is_refused_in_a_sentence(tmp_path: Path) -> N
         read(tmp_path / "bytes.json")
     with pytest.raises(ConfigFileError, match="its nesting is beyond all measure"):
         read(written(tmp_path, "[" * 200_000))
+
+
+def test_the_whole_system_is_told_the_same_by_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key stands for settings that are sound; one that is set in the environment counts more than the file."""
+    told = {**WHOLE, "brokers": {"kafka-1:9092": ["BTC-USD"], "[::1]:9092": ["BTC-USD"]}}
+    path = written(tmp_path, json.dumps(told))
+    made = environment(path, {"CROSSFILL_VWAP_WINDOW": "7"})
+    assert "CROSSFILL_VWAP_WINDOW" not in made
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.venue_names == ("coinbase",)
+    assert settings.venue_urls == {"coinbase": WHOLE["ws_url"]}
+    assert settings.pairs == "BTC-USD,ETH-USD,ETH-BTC"
+    assert settings.kafka == "kafka-1:9092,[::1]:9092"
+    assert (settings.log_level, settings.vwap_topic_s) == ("INFO", 0.5)
+    assert environment(path, {})["CROSSFILL_VWAP_WINDOW"] == "200"
+    assert environment(written(tmp_path, "{}"), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{\n"products": ["FOO-USD"]}', "line 2: products: FOO-USD is for crossfill vwap alone; here there are "),
+        (
+            '{"products": ["BTC-USD", "ETH-USD"],\n"brokers":\n{"a:1": ["BTC-USD"], "b:1": ["ETH-USD"]}}',
+            "line 2: brokers: its topics are at one cluster",
+        ),
+    ],
+)
+def test_what_the_whole_system_cannot_do_is_said_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    """And is no mistake for `crossfill vwap`."""
+    path = written(tmp_path, text)
+    assert read(path).products
+    with pytest.raises(ConfigFileError) as caught:
+        environment(path, {})
+    assert str(caught.value).removeprefix(f"{path}, ").startswith(sentence)

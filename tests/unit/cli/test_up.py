@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cli.programs import LISTENERS, Plan, flower_environment, programs
-from cli.up import Health, UpError, _in_one_line, _market, screen
+from cli.up import Health, UpError, _heed, _in_one_line, _market, _replayed, screen
 from models.domain.instruments import INSTRUMENTS
 from models.domain.quotes import Market
 from models.settings import Settings
@@ -162,3 +163,60 @@ def test_a_bad_setting_is_one_sentence_with_its_name(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValidationError) as caught:
         Settings()
     assert _in_one_line(caught.value).startswith("ORDER_TIMEOUT_SECONDS: ")
+
+
+def test_a_config_file_chooses_what_every_program_gets(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the environment, as if it had been set; what it stands for is said, and that its address is not read."""
+    conf = {"ws_url": "wss://ws-feed.exchange.coinbase.com", "max_size": 5, "products": ["BTC-USD"]}
+    (tmp_path / "conf.json").write_text(json.dumps(conf))
+    monkeypatch.setattr(os, "environ", {**os.environ, "CROSSFILL_VWAP_WINDOW": "9"})
+    _heed(tmp_path / "conf.json", live=False)
+    told = capsys.readouterr().err.splitlines()
+    assert "CROSSFILL_PAIRS=BTC-USD" in told[0]
+    assert "read with --live only" in told[1]
+    listed = {program.name: program for program in programs(replace(plan, settings=Settings()))}
+    assert listed["collectors"].command[-1:] == ("coinbase",)
+    assert "binance" not in listed["collectors"].command
+    assert json.loads(listed["collectors"].environment["CROSSFILL_VENUE_URLS"]) == {
+        "coinbase": f"ws://127.0.0.1:{PORTS['coinbase']}"
+    }
+    assert {each.environment["CROSSFILL_VWAP_WINDOW"] for each in listed.values() if each.name != "simulator"} == {"9"}
+    live = programs(replace(plan, settings=Settings(), market=Market.LIVE))
+    (collectors,) = (each for each in live if each.name == "collectors")
+    assert json.loads(collectors.environment["CROSSFILL_VENUE_URLS"]) == {"coinbase": conf["ws_url"]}
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Path:
+    for venue, product in (("binance", "BTCUSDT"), ("kraken", "BTC/USD")):
+        line = json.dumps({"t": 1, "f": json.dumps({"product": product})})
+        (tmp_path / f"{venue}_1.jsonl").write_text(line + "\n")
+    return tmp_path
+
+
+def test_a_replay_reads_only_venues_that_have_a_session(sessions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A made up market of today beside it would spoil what is said of all venues together; the first line says it."""
+    assert _replayed(Settings(), sessions) == ("binance", "kraken")
+    said = capsys.readouterr().err
+    assert said.startswith("replaying binance, kraken; not read, for want of a session: coinbase, ")
+    assert _replayed(Settings(), sessions / "kraken_1.jsonl") == ("kraken",)
+    assert _replayed(Settings(pairs="BTC-USD"), sessions) == ("kraken",)
+
+
+def test_a_venue_that_is_named_must_have_a_session(sessions: Path, plan: Plan) -> None:
+    """Or be served on this machine, and then it is read there."""
+    assert _replayed(Settings(venues="kraken"), sessions) == ("kraken",)
+    with pytest.raises(UpError, match=r"no session of okx \(CROSSFILL_VENUES\) is at .*; of binance, kraken is"):
+        _replayed(Settings(venues="okx,kraken"), sessions)
+    listed = {instrument.symbol for instrument in INSTRUMENTS.products_of("kraken").values()}
+    elsewhere = next(each.symbol for each in INSTRUMENTS if each.symbol not in listed)
+    with pytest.raises(UpError, match="where CROSSFILL_PAIRS asks for nothing"):
+        _replayed(Settings(pairs=elsewhere), sessions / "kraken_1.jsonl")
+    served = Settings(venues="okx,kraken", venue_urls={"okx": "ws://127.0.0.1:9999"})
+    assert _replayed(served, sessions) == ("okx", "kraken")
+    made = programs(replace(plan, settings=served, market=Market.REPLAY, replay=sessions))
+    (collectors,) = (each for each in made if each.name == "collectors")
+    urls = json.loads(collectors.environment["CROSSFILL_VENUE_URLS"])
+    assert urls == {"okx": "ws://127.0.0.1:9999", "kraken": f"ws://127.0.0.1:{PORTS['kraken']}"}

@@ -1,4 +1,4 @@
-"""The bus's address: Redis, or Kafka for the topics alone."""
+"""The bus's address: Redis, or Kafka for the topics alone; and which pairs are read."""
 
 import pytest
 from pydantic import ValidationError
@@ -38,3 +38,14 @@ def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url
     with pytest.raises(ValidationError, match="kafka://host:port") as caught:
         Settings()
     assert "s3cret" not in str(caught.value)
+
+
+def test_venues_that_list_none_of_the_pairs_are_not_read() -> None:
+    """Pairs may be in any spelling; one that there is not is refused with near ones."""
+    settings = Settings(pairs="btcusd, ETH_USD, BTC-USD", venues="binance,coinbase")
+    assert settings.venue_names == ("coinbase",)
+    assert settings.reads("ETH-USD")
+    assert not settings.reads("BTC-USDT")
+    assert Settings(venues="binance,coinbase").venue_names == ("binance", "coinbase")
+    with pytest.raises(ValidationError, match="did you mean BTC-USD,"):
+        Settings(pairs="BTC-USTD")

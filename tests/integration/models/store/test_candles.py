@@ -16,6 +16,7 @@ from models.store.candles import (
     Series,
     check_of,
     filled,
+    forget_market,
     newest_before,
     note_checks,
     prune_candles,
@@ -24,7 +25,9 @@ from models.store.candles import (
 )
 from models.store.database import Database
 from models.store.pasts import last_closes
+from models.store.signals import insert_signals
 from models.store.tables import candles
+from tests.integration.models.store.test_signals import SIGNAL
 
 MINUTE_US = 60_000_000
 NOON_US = 1_790_000_040_000_000 // MINUTE_US * MINUTE_US
@@ -233,6 +236,20 @@ def test_checks_add_up(database: Database) -> None:
     note_checks(database, [Check(SERIES, 1, 1, {"field": "high"}, 80)])
     with database.read() as connection:
         assert check_of(connection, SERIES) == Check(SERIES, 10, 2, {"field": "high"}, 80)
+
+
+def test_a_market_is_forgotten_and_the_others_stay(database: Database) -> None:
+    """Its candles, their checks and its signals: what a replay begins with is nothing."""
+    upsert_candles(database, [candle(0), candle(0, market="replay"), candle(1, market="replay")])
+    note_checks(database, [Check(SERIES, 1), Check(SERIES._replace(market="replay"), 1)])
+    insert_signals(database, [SIGNAL, again := replace(SIGNAL, market="replay")])
+    forget_market(database, "replay")
+    assert stored(database) == [candle(0)]
+    with database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(candles)) == 1
+        assert check_of(connection, SERIES) == Check(SERIES, 1)
+        assert check_of(connection, SERIES._replace(market="replay")) is None
+    assert insert_signals(database, [SIGNAL, again]) == [again]
 
 
 def test_what_the_maker_tells_is_what_is_read(database: Database) -> None:

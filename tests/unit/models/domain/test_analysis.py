@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.domain.analysis import Analysis, Kept, Rules, Told, series_in, series_name
+from models.domain.analysis import GAPS_MAX, PARTS, Analysis, Gaps, Kept, Rules, Told, part_of, series_in, series_name
 from models.domain.candles import EVERY_VENUE, Candle
 from models.domain.instruments import Instrument, Instruments, Product
 from models.domain.quotes import EVERY_PRODUCT, BusItem, Mark, Quote, Trade
@@ -82,11 +82,11 @@ def test_a_trade_that_comes_again_or_from_before_counts_for_nothing() -> None:
 
 
 def test_what_comes_out_of_order_is_counted() -> None:
-    """It takes its place by its number; what is older than a full window is late, and counts for nothing."""
+    """It takes its place by its number; what is older than a full window is late, and in candles alone, once."""
     analysis = Analysis(RULES, INSTRUMENTS)
-    told = analysis.apply([trade(number, 0) for number in (10, 12, 14, 13, 13, 11, 15)])
-    assert (analysis.out_of_order, analysis.duplicates, analysis.late) == (1, 1, 1)
-    assert [news.trade_id for _, news in told.news if isinstance(news, Trade)] == ["10", "12", "14", "13", "15"]
+    told = analysis.apply([trade(number, 0) for number in (10, 12, 14, 13, 13, 11, 11, 10, 15)])
+    assert (analysis.out_of_order, analysis.duplicates, analysis.late) == (1, 1, 3)
+    assert [news.trade_id for _, news in told.news if isinstance(news, Trade)] == ["10", "12", "14", "13", "11", "15"]
 
 
 def test_a_trade_of_hundreds_of_digits_stops_nothing() -> None:
@@ -202,6 +202,36 @@ def test_a_restart_changes_nothing(script: list[tuple[int, str, str, float] | st
         assert told.closed == expected.closed
 
 
+@settings(max_examples=150, deadline=None)
+@given(items, st.dictionaries(st.integers(0, 59), st.sampled_from([{0}, {1}, {0, 1}])), st.integers(0, 60))
+def test_a_restart_from_parts_that_were_kept_at_different_times_changes_nothing(
+    script: list[tuple[int, str, str, float] | str], keepings: dict[int, set[int]], restart: int
+) -> None:
+    """It is given everything since the oldest was kept again, and tells of each part what came after that was."""
+    of_symbol = {symbol: part_of(symbol) for symbol in ("LTC-BTC", "ETH-BTC")}
+    one, other = of_symbol.values()
+    assert one != other
+    made = said(script)
+    analysis, kept, kept_at, expected = Analysis(RULES, INSTRUMENTS), Kept(), dict.fromkeys(range(PARTS), 0), []
+    merge(kept, analysis.kept())
+    for place, item in enumerate(made[:restart]):
+        expected.append(analysis.apply([item]))
+        which = keepings.get(place, set())
+        parts = [part for part in range(PARTS) if (1 if part == one else 0) in which]
+        if parts:
+            merge(kept, analysis.kept(parts))
+            kept_at |= dict.fromkeys(parts, place + 1)
+    begun_again = restarted(kept)
+    expected += [analysis.apply([item]) for item in made[restart:]]
+    for place in range(min(kept_at.values()), len(made)):
+        having = {part for part, at in kept_at.items() if at > place}
+        told, right = begun_again.apply([made[place]], having), expected[place]
+        assert told.closed == [each for each in right.closed if of_symbol[each.symbol] not in having]
+        assert [each for each in told.news if not isinstance(each[1], Quote)] == [
+            each for each in right.news if of_symbol[each[0]] not in having and not isinstance(each[1], Quote)
+        ]
+
+
 @settings(max_examples=50, deadline=None)
 @given(items, st.lists(st.integers(1, 9), max_size=20))
 def test_how_items_are_batched_changes_no_candle_for_good(
@@ -223,3 +253,52 @@ def test_how_items_are_batched_changes_no_candle_for_good(
         kept = {(series_name(each.venue, each.symbol), each.interval_s, each.open_time_us): each for each in closed}
         newest.append({key: (each.open, each.close, each.volume, each.trades) for key, each in kept.items()})
     assert newest[0] == newest[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.permutations(range(2, 32)),
+    st.lists(st.integers(1, 31), max_size=30),
+    st.integers(1, 3),
+    st.sets(st.integers(0, 60)),
+)
+def test_candles_have_each_trade_once_however_late(
+    order: list[int], again: list[int], step: int, restarts: set[int]
+) -> None:
+    """Those of a plain model, which remembers every id: what comes after a full window too, and nothing twice."""
+    arriving = [1, *(number for pair in zip_longest(order, again) for number in pair if number is not None)]
+    end: list[BusItem] = [mark(second) for second in range(10, 130)]
+    analysis, kept, closed, traded = Analysis(RULES, INSTRUMENTS), Kept(), list[Candle](), list[int]()
+    for place, item in enumerate([*(trade(step * n, n / 5, size=str(n)) for n in arriving), *end]):
+        if place in restarts:
+            merge(kept, analysis.kept())
+            analysis = restarted(kept)
+        told = analysis.apply([item])
+        closed += told.closed
+        traded += [int(news.trade_id) // step for _, news in told.news if isinstance(news, Trade)]
+    assert traded == list(dict.fromkeys(arriving))
+    for venue in ("binance", EVERY_VENUE):
+        newest = {(each.interval_s, each.open_time_us): each for each in closed if each.venue == venue and each.trades}
+        for interval_s in (1, 60):
+            model: dict[int, list[int]] = {}
+            for number in set(arriving):
+                model.setdefault(BEGIN_US + number // (5 * interval_s) * interval_s * 1_000_000, []).append(number)
+            found = {at_us: each for (length_s, at_us), each in newest.items() if length_s == interval_s}
+            assert {at_us: (each.trades, each.volume) for at_us, each in found.items()} == {
+                at_us: (len(numbers), Decimal(sum(numbers))) for at_us, numbers in model.items()
+            }
+
+
+def test_what_is_remembered_of_ids_is_little() -> None:
+    """Nothing where they follow each other; a hundred gaps of ids that do not, the newest ones."""
+    gaps = Gaps(10)
+    for number in range(12, 1_000, 2):
+        gaps.advance(number)
+    assert len(gaps.ranges) == GAPS_MAX
+    assert gaps.ranges[-1] == (997, 997)
+    assert (gaps.fill(11), gaps.fill(997), gaps.fill(997), gaps.fill(996)) == (False, True, False, False)
+    gaps.advance(5)
+    assert gaps.ranges == []
+    analysis = Analysis(RULES, INSTRUMENTS)
+    analysis.apply([trade(number, number) for number in range(1_000)])
+    assert analysis.kept().states["gaps/binance/LTC-BTC"] == analysis.kept(everything=True).states["gaps/all/LTC-BTC"]
