@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Annotated, Any
 
@@ -63,11 +63,10 @@ class Wanted:
 class Page:
     """Candles, oldest first, where the next page begins (or, going back, ends), and why there are none."""
 
-    candles: list[Candle]
+    candles: Sequence[Candle | PastCandle]
     next_us: int | None
     check: Check | None
     problem: str | None
-    told: Sequence[PastCandle] = ()  # in place of ours, where the venue's are asked for
 
 
 def venue_of(instrument: Instrument, venue: str) -> str:
@@ -133,11 +132,7 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
 
     def look_up() -> Page:
         with made.database.read() as connection:
-            if not ours:
-                return told_page_of(connection, wanted)
-            page = page_of(connection, wanted, still, clock_us)
-            doubted = _doubted(connection, series, page.candles, minute) if series.interval_s == 1 else page.candles
-            return replace(page, candles=doubted)
+            return page_of(connection, wanted, still, minute, clock_us) if ours else told_page_of(connection, wanted)
 
     page = await run_in_threadpool(look_up)
     problem = problem or page.problem
@@ -145,7 +140,7 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
         None if page.next_us is None else cursors.encode(f"{_ONWARD if wanted.onward else _BACK}{page.next_us}")
     )
     headers = {} if next_cursor is None else cursors.next_link(request, next_cursor)
-    shown = [candle_json(each) for each in page.candles] if ours else [told_json(each) for each in page.told]
+    shown = [candle_json(each) if isinstance(each, Candle) else told_json(each) for each in page.candles]
     if query.format == "csv":
         if problem is not None:  # a line more would be none of the table
             headers = {**headers, "Crossfill-Problem": " ".join(problem.split()).encode("ascii", "replace").decode()}
@@ -203,8 +198,8 @@ async def _still_made(
     return mine.get(names[0]), mine.get(names[1]), clock_us, None
 
 
-def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_us: int) -> Page:
-    """Return a page from the record and the candle that is still made."""
+def page_of(connection: Connection, wanted: Wanted, still: Candle | None, minute: Candle | None, clock_us: int) -> Page:
+    """Return a page from the record and the candle that is still made; of seconds also their minute that is."""
     series, interval_us = wanted.series, wanted.series.interval_us
     # Open times lie on a grid, and so do the ends of what is asked for from here on.
     start_us, end_us = (-(-time_us // interval_us) * interval_us for time_us in (wanted.start_us, wanted.end_us))
@@ -236,7 +231,8 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_
         if len(found) > wanted.limit:
             found = found[-wanted.limit :]
             next_us = found[0].open_time_us
-    return Page(found, next_us, check, None if found else _why_none(connection, series, newest or still))
+    shown = _doubted(connection, series, found, minute) if series.interval_s == 1 else found
+    return Page(shown, next_us, check, None if found else _why_none(connection, series, newest or still))
 
 
 def told_page_of(connection: Connection, wanted: Wanted) -> Page:
@@ -256,7 +252,7 @@ def told_page_of(connection: Connection, wanted: Wanted) -> Page:
         reason = f": {row.problem}" if row is not None and row.problem else ""
         what = f"{INTERVAL_NAMES[series.interval_s]} candles of {series.symbol}"
         problem = f"{series.venue} told none of them in this range; it {asked} {what}{reason}"
-    return Page([], next_us, check_of(connection, series), problem, found)
+    return Page(found, next_us, check_of(connection, series), problem)
 
 
 def _closed(connection: Connection, wanted: Wanted, start_us: int, until_us: int, still: Candle | None) -> list[Candle]:

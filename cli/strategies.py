@@ -55,6 +55,13 @@ def put(
     typer.echo(f"{row['name']} {row['version']}, of {row['created']}")
 
 
+@strategy.command(name="delete")
+def delete(name: Annotated[str, typer.Argument(help="The strategy.")]) -> None:
+    """Stop a strategy: it raises nothing any more. What it raised stays; a put makes its next version."""
+    row = remote().call("DELETE", f"/strategies/{quote(name, safe='')}")
+    typer.echo(f"{row['name']} {row['version']} is stopped, since {row['stopped']}")
+
+
 @strategy.command(name="warmth")
 def warmth(
     name: Annotated[str, typer.Argument(help="The strategy, as golden-cross.")], *, as_json: Json = False
@@ -76,13 +83,6 @@ def warmth(
     console.print(table)
     if answer.get("problem"):
         console.print(answer["problem"], markup=False)
-
-
-@strategy.command(name="delete")
-def delete(name: Annotated[str, typer.Argument(help="The strategy.")]) -> None:
-    """Stop a strategy: it raises nothing any more. What it raised stays; a put makes its next version."""
-    row = remote().call("DELETE", f"/strategies/{quote(name, safe='')}")
-    typer.echo(f"{row['name']} {row['version']} is stopped, since {row['stopped']}")
 
 
 @strategy.command(name="report")

@@ -1,7 +1,7 @@
 """The analyst: what the trades of all venues come to, as they happen. `python -m workers.analyst`.
 
-Its own thread reads what collectors write, and tells averages, candles and every record of the topics; a second
-one keeps closed candles (workers.keeper). Of several analysts one works and the others stand by.
+It reads what collectors write, and tells averages, candles and every record of the topics; a process beside it
+keeps closed candles (workers.keeper). Of several analysts one works and the others stand by.
 """
 
 import gc
@@ -25,11 +25,12 @@ from models.bus.client import BusUnavailableError, connect
 from models.bus.leases import BusLease
 from models.bus.names import ANALYST
 from models.bus.records import quote_record, ticker_record, trade_records, vwap_records
-from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Pending, Tape
+from models.bus.tape import Batch, Changes, Checkpoint, OvertakenError, Tape
 from models.bus.topics import Record, Topics
 from models.domain.analysis import PARTS, Analysis, Rules, Told, part_of, series_in
 from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import EXACT
+from models.domain.errors import CrossfillError
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import EXACT_SPANS_S, Vwap
@@ -39,21 +40,23 @@ from models.settings import Settings
 from models.store.database import Database, StoreUnavailableError
 from models.store.listings import instruments_at
 from models.store.shards import shards_count
-from workers.keeper import Keeper, last_day
+from workers.keeper import KeeperProcess, kafka_of, last_day
 from workers.legacy import closes_keys
 from workers.metrics import of_analyst
 
 if TYPE_CHECKING:
     from models.bus.kafka import KafkaTopics
 
-GATHER_S = 0.001  # between two turns, so that a burst is one transaction; meanwhile what waits is done
+GATHER_S = 0.001  # between two turns, so that a burst is one step; meanwhile some of what waits is done
+CHORES_S = 0.0003  # when that has passed, no more of it is begun: what it comes to holds up what is told next
 BLOCK_MS = 250
 LEASE_S = 0.5
 # What follows is done a symbol, or a part of them, at a time: all together would hold up the next trades for 20 ms.
 KEEP_S = 1.0
 OPEN_S = 0.25  # candles that are still made are told so often
 TIMED_S = 1.0  # and averages over seconds, minutes and hours
-SWITCH_S = 0.0005  # of a thread's turn: with Python's 5 ms, the keeper would hold them up
+# Of collections of the middle generation, about one a second, until a full one, which takes 70 to 90 ms: hours.
+COLLECTIONS = 10_000
 STANDBY_S = 0.3
 PAUSE_S = 0.2  # after a failure
 
@@ -144,11 +147,11 @@ class Session:
         if batches or told:
             self._tell()
         self._look()
-        until = time.monotonic() + GATHER_S
-        while self._chore() and time.monotonic() < until:
+        began = time.monotonic()
+        while self._chore() and time.monotonic() < began + CHORES_S:
             pass
         if batches and not any(batch.behind for batch in batches):
-            time.sleep(max(0.0, until - time.monotonic()))
+            time.sleep(max(0.0, began + GATHER_S - time.monotonic()))
         return bool(batches)
 
     def keep(self) -> None:
@@ -300,7 +303,6 @@ class Analyst:
         self._begin = begin
         self._account = account
         self._stopping = threading.Event()
-        self.leads = False  # whether it reads the market now
 
     def stop(self) -> None:
         """End after the turn at hand."""
@@ -312,8 +314,7 @@ class Analyst:
         standing_by = down = False
         while not self._stopping.is_set():
             try:
-                self.leads = self._lease.hold()
-                if self.leads:
+                if self._lease.hold():
                     standing_by = False
                     self._session()
                     down = False
@@ -347,15 +348,19 @@ class Analyst:
 
 
 def analyst_of(
-    settings: Settings, known: Instruments, database: Database, kafka: Sequence[Topics], account: Analysed
-) -> tuple[Analyst, Keeper]:
-    """Build the analyst of some pairs and its keeper from the settings; they connect when they run.
+    settings: Settings,
+    known: Instruments,
+    database: Database,
+    topics: Topics | None,
+    account: Analysed,
+    owner: str,
+) -> Analyst:
+    """Build the analyst of some pairs from the settings; it connects when it runs.
 
-    `kafka`: one for each of them, where the topics are there.
+    `topics`: where they are on Kafka. The lease is `owner`'s, a name that no other process has.
     """
     rules = Rules(settings.market.value, settings.vwap_window)
-    reading, writing, keeping = (connect(settings.bus, timeout_s=5) for _ in range(3))
-    topics, topics_of_keeper = kafka or (None, None)
+    reading, writing = (connect(settings.bus, timeout_s=5) for _ in range(2))
 
     def past(series: Sequence[str]) -> Mapping[str, Sequence[Candle]]:
         found = {}
@@ -376,24 +381,25 @@ def analyst_of(
             log.info("another market than before: averages begin anew", market=rules.market)
         return Session(rules, known, tape, topics, past, account, settings.vwap_topic_s)
 
-    owner = f"{os.getpid()}-{uuid4().hex}"
     lease = BusLease(writing, ANALYST, owner)
-    analyst = Analyst(lease, begin, account)
-    pending = Pending(keeping, owner)
-    keeper = Keeper(keeping, database, topics_of_keeper, settings.topic_length, pending, lambda: analyst.leads)
-    return analyst, keeper
+    return Analyst(lease, begin, account)
 
 
-def _kafka(settings: Settings) -> "Sequence[KafkaTopics]":
-    """Return a producer for each of two threads where the topics are on Kafka; none where they are Redis streams."""
+def _kafka(settings: Settings) -> "KafkaTopics | None":
+    """Return a producer where the topics are on Kafka, and have them made; None where they are Redis streams.
+
+    Raises KafkaOptionsError.
+    """
     if settings.kafka is None:
-        return ()
-    from models.bus.kafka import KafkaTopics, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
+        return None
+    from models.bus.kafka import ASK_S, check_options, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
 
+    options = settings.kafka_client
+    check_options(options)
     partitions = partitions_of(settings.venue_names, [each.symbol for each in INSTRUMENTS])
     # Nobody waits for it: a cluster that is away makes them by their first use.
-    threading.Thread(target=make_topics, args=(settings.kafka, partitions), daemon=True).start()
-    return (KafkaTopics(settings.kafka), KafkaTopics(settings.kafka))
+    threading.Thread(target=make_topics, args=(settings.kafka, partitions, ASK_S, options), daemon=True).start()
+    return kafka_of(settings)
 
 
 def main() -> None:
@@ -410,37 +416,38 @@ def main() -> None:
 
 def run(settings: Settings, known: Instruments, database: Database) -> None:
     """Analyse these pairs until SIGTERM or SIGINT."""
-    account, kafka = Analysed(), _kafka(settings)
-    analyst, keeper = analyst_of(settings, known, database, kafka, account)
+    try:
+        account, kafka = Analysed(), _kafka(settings)
+    except CrossfillError as error:
+        sys.exit(str(error))
+    owner = f"{os.getpid()}-{uuid4().hex}"
+    analyst, keeper = analyst_of(settings, known, database, kafka, account, owner), KeeperProcess(owner)
     registry = new_registry("analyst", settings)
-    registry.register(Families(lambda: of_analyst(account, kafka)))
+    registry.register(Families(lambda: of_analyst(account, () if kafka is None else (kafka, keeper))))
     listener = Listener(settings, registry)
     listener.start()
     ended = threading.Event()
 
-    def work_on(work: Callable[[], None]) -> None:
+    def work() -> None:
         try:
-            work()
+            analyst.run()
         finally:
             ended.set()
 
-    threads = [
-        threading.Thread(target=work_on, args=(each.run,), name=type(each).__name__) for each in (analyst, keeper)
-    ]
+    thread = threading.Thread(target=work, name="analyst")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    sys.setswitchinterval(SWITCH_S)
-    gc.freeze()  # what the imports made stays: to look it through again and again takes 50 ms at a time
-    for thread in threads:
-        thread.start()
-    # One that ends unasked has failed: the process ends with it, and whoever started it starts it again.
+    gc.freeze()  # what the imports made stays
+    gc.set_threshold(*gc.get_threshold()[:2], COLLECTIONS)
+    keeper.start()
+    thread.start()
+    # Where it ends unasked it has failed: the process ends with it, and whoever started it starts it again.
     ended.wait()
     analyst.stop()
-    threads[0].join()
+    thread.join()
     keeper.stop()
-    threads[1].join()
-    for topics in kafka:
-        topics.close()
+    if kafka is not None:
+        kafka.close()
     listener.stop()
     database.close()
 

@@ -1,22 +1,37 @@
 """Closed candles on their way from the analyst to the database, and the signals that they raise; each is told once.
 
+A process that the analyst starts and that ends with it: within the analyst's own, what it does with hundreds of candles
+a second held up trades for 10 ms at a time.
+
 They wait on the bus until the database has them. What is told of them is told in the transaction that forgets
 them there, so whoever is killed, and when, nothing is left out and nothing is told twice. One keeper works, that of the
 analyst who does; another one that did knows nothing of what this one took, and begins anew.
 """
 
+import os
+import signal
+import socket
+import stat
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from subprocess import Popen
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import redis
 import structlog
 from sqlalchemy import Connection
 
 from models.bus.analysis import tell_signal
+from models.bus.client import connect
 from models.bus.history import CHUNK_S, LATE_S, read_candles
+from models.bus.leases import BusLease
+from models.bus.names import ANALYST
 from models.bus.records import candle_records, signal_record
 from models.bus.tape import Pending
 from models.bus.topics import Topics, tell
@@ -24,6 +39,8 @@ from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle, VenueCandle
 from models.domain.decimals import plain
 from models.domain.errors import CrossfillError
 from models.domain.signals import Signal
+from models.logs import configure_logs
+from models.settings import Settings
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.candles import read_candles as stored_candles
 from models.store.database import Database
@@ -31,12 +48,17 @@ from models.store.signals import insert_signals
 from workers.legacy import tell_closes
 from workers.strategies import Strategies
 
+if TYPE_CHECKING:
+    from models.bus.kafka import KafkaTopics
+
 AT_ONCE = 500
 LOOK_S = 0.2
 PAUSE_S = 1.0  # after a failure
 MINUTE_S = INTERVALS_S["1m"]
 DAY_US = INTERVALS_S["1d"] * 1_000_000
 HOUR_US = INTERVALS_S["1h"] * 1_000_000
+END_S = 5.0  # for what waits, once the analyst ends
+TELL_S = 1.0
 CHECK_S = 5.0
 CHECKS_MAX = 10_000
 # By then what a venue tells of a minute that is over has come, and is in the history.
@@ -188,3 +210,118 @@ def last_day(connection: Connection, market: str, venue: str, symbol: str) -> li
             until_us = newest[0].open_time_us + 1
             found += stored_candles(connection, series, until_us - span_us, until_us, 10_000)
     return found
+
+
+class KeeperProcess:
+    """The keeper of an analyst, whose lease is `owner`'s, as a process; started again whenever it ends unasked."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._stopping = threading.Event()
+        self._line: socket.socket | None = None
+        self._process: Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="keeper")
+        self._before = self._now = (0, 0)
+
+    @property
+    def sent(self) -> int:
+        """How many records Kafka has taken of it."""
+        return self._before[0] + self._now[0]
+
+    @property
+    def lost(self) -> int:
+        """How many did not reach it."""
+        return self._before[1] + self._now[1]
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it when it has kept what waits, or after END_S."""
+        self._stopping.set()
+        self._ask()
+        self._thread.join(END_S)
+        if self._thread.is_alive() and self._process is not None:
+            self._process.kill()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    command = [sys.executable, "-m", "workers.keeper", self._owner]
+                    self._process = Popen(command, stdin=theirs.fileno())  # noqa: S603 -- the command is ours
+                self._line = ours
+                if self._stopping.is_set():
+                    self._ask()
+                for line in ours.makefile("rb"):
+                    sent, lost = map(int, line.split())
+                    self._now = sent, lost
+                status = self._process.wait()
+                self._line = None
+            self._before, self._now = (self.sent, self.lost), (0, 0)
+            if not self._stopping.is_set():
+                log.warning("the keeper ended; it is started again", status=status)
+                self._stopping.wait(PAUSE_S)
+
+    def _ask(self) -> None:
+        line = self._line
+        if line is not None:
+            with suppress(OSError):  # it has just ended by itself
+                line.sendall(b".")
+
+
+def kafka_of(settings: Settings) -> "KafkaTopics | None":
+    """Return a producer where the topics are on Kafka; None where they are Redis streams."""
+    if settings.kafka is None:
+        return None
+    from models.bus.kafka import KafkaTopics  # noqa: PLC0415 -- few need the library
+
+    return KafkaTopics(settings.kafka, options=settings.kafka_client)
+
+
+def main() -> None:
+    """Keep for the analyst at the other end of standard input, a socket, until it says so or is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # also a terminal's, which the analyst gets too; it says when to end
+    if len(sys.argv) != 2 or not stat.S_ISSOCK(os.fstat(0).st_mode):  # noqa: PLR2004 -- its name and one word
+        sys.exit("the keeper is started by the analyst (python -m workers.analyst), and by nobody else")
+    owner, settings = sys.argv[1], Settings()
+    configure_logs(settings.log_level)
+    database, topics = Database.open(settings.database, pool_size=2), kafka_of(settings)
+    client = connect(settings.bus, timeout_s=5)
+    pending = Pending(client, f"{os.getpid()}-{uuid4().hex}")
+    leads = BusLease(client, ANALYST, owner).held
+    keeper = Keeper(client, database, topics, settings.topic_length, pending, leads)
+    with socket.socket(fileno=os.dup(0)) as line:
+        threading.Thread(target=_attend, args=(line, keeper, topics), daemon=True).start()
+        keeper.run()
+    if topics is not None:
+        topics.close()
+    database.close()
+
+
+def _attend(line: socket.socket, keeper: Keeper, topics: "KafkaTopics | None") -> None:
+    """Tell the analyst what Kafka took, and listen to it."""
+    told = (0, 0)
+    line.settimeout(TELL_S)
+    while True:
+        with suppress(TimeoutError):
+            try:
+                asked = line.recv(1)
+            except ConnectionError:
+                asked = b""
+            if not asked:
+                os._exit(1)  # the analyst is gone: what waits is the next one's
+            keeper.stop()
+            return
+        if topics is not None and (now := (topics.sent, topics.lost)) != told:
+            told = now
+            with suppress(OSError):
+                line.sendall(b"%d %d\n" % now)
+
+
+if __name__ == "__main__":
+    main()

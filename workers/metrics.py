@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from models.bus.kafka import KafkaTopics
     from workers.analyst import Analysed
     from workers.fulfilment import FulfilmentLoop
+    from workers.keeper import KeeperProcess
 
 
 class LoopMetrics:
@@ -139,7 +140,7 @@ _ANALYSED = {
 }
 
 
-def of_analyst(account: "Analysed", kafka: Sequence["KafkaTopics"] = ()) -> Iterator[Metric]:
+def of_analyst(account: "Analysed", kafka: Sequence["KafkaTopics | KeeperProcess"] = ()) -> Iterator[Metric]:
     """Yield what the analyst did; a stand-by tells nothing but zeros. `kafka`: its producers, if any."""
     told = {f"crossfill_analysis_{name}": (sentence, getattr(account, name)) for name, sentence in _ANALYSED.items()}
     if kafka:

@@ -25,8 +25,8 @@ class Strategies:
 
     A series is warmed up with the closes that are stored, oldest first, when its first candle comes: ours, and
     its venue's own where ours are missing. One that began with too few is warmed up anew when more of its past
-    is known. Of a version that is replaced or stopped nothing is raised any more; the new one begins with a warm-up of
-    its own.
+    is known. Of a version that is replaced or stopped nothing is raised any more; the new one begins with a
+    warm-up of its own.
     """
 
     def __init__(self, database: Database) -> None:

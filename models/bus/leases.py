@@ -35,6 +35,11 @@ class BusLease:
         with failures():
             return bool(self._client.eval(_HOLD, 1, self._key, self._owner, str(LEASE_MS)))
 
+    def held(self) -> bool:
+        """Say whether it is ours now, without renewing it. Raises BusUnavailableError."""
+        with failures():
+            return self._client.get(self._key) == self._owner.encode()
+
     def release(self) -> None:
         """Give it back, so that a stand-by need not wait. Raises BusUnavailableError."""
         with failures():

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, tr
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.domain.candles import GAP_MAX_US, Candle
-from models.store.bulk import Bulk, given
+from models.store.bulk import Bulk, given, rows_met
 from models.store.database import Database
 from models.store.tables import candle_checks, candles, signals
 
@@ -100,7 +100,7 @@ def upsert_candles(database: Database, made: Sequence[Candle]) -> int:
     # In the order of the key, so that two who write the same ones wait for each other in one direction only.
     rows = [{name: getattr(kept[key], name) for name in candles.c.keys()} for key in sorted(kept)]  # noqa: SIM118 -- not a dict
     with database.write() as connection:
-        return _UPSERT_CANDLES[connection.dialect.name].execute(connection, rows)
+        return rows_met(_UPSERT_CANDLES[connection.dialect.name].execute(connection, rows))
 
 
 def _key_of(candle: Candle) -> tuple[Any, ...]:

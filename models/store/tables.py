@@ -1,7 +1,8 @@
 """The durable record, as tables.
 
 Times are integers of microseconds since the epoch, UTC: they compare and index the same way in
-SQLite and PostgreSQL. Prices and sizes are exact: text in SQLite, NUMERIC in PostgreSQL.
+SQLite and PostgreSQL. Prices and sizes are exact: text in SQLite, NUMERIC in PostgreSQL. Foreign keys
+are checked by SQLite alone (docs/adr/0017).
 """
 
 from decimal import Decimal

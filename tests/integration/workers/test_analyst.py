@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import pytest
 import redis
 from pydantic import SecretStr
@@ -143,7 +144,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
     made.close()
 
 
-def until(condition: Callable[[], object], limit_s: float = 30) -> None:
+def until(condition: Callable[[], object], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline
@@ -294,13 +295,13 @@ def test_an_analyst_that_takes_long_to_begin_is_not_overtaken_meanwhile(
     other = BusLease(client, ANALYST, "other")
 
     def slow(*_: object) -> list[Candle]:
-        time.sleep(LEASE_MS / 1_000 * 0.7)
+        time.sleep(LEASE_MS / 1_000 * 0.55)
         taken.append(other.hold())
         return []
 
     monkeypatch.setattr("workers.analyst.last_day", slow)
     settings = Settings(database_url=SecretStr(database_url), broker_url=SecretStr(redis_url), home=tmp_path)
-    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    analyst = analyst_of(settings, INSTRUMENTS, database, None, Analysed(), "own")
     thread = threading.Thread(target=analyst.run)
     thread.start()
     until(lambda: len(taken) > 1)
@@ -353,7 +354,8 @@ def test_batches_that_were_dropped_before_they_were_read_make_candles_incomplete
         with running_analyst(database_url, redis_url, tmp_path):
             until(lambda: client.exists(STATE))
             goes_on(client)
-        time.sleep(0.5)
+        count = client.xlen(quotes_stream(0))
+        until(lambda: client.xlen(quotes_stream(0)) > count + 10)
         client.xtrim(quotes_stream(0), maxlen=3, approximate=False)
         with running_analyst(database_url, redis_url, tmp_path):
             until(lambda: incomplete_minutes(database))
@@ -411,7 +413,7 @@ def test_averages_on_the_topics_may_be_told_so_often_only(
 ) -> None:
     """The newest of each series, at once and then when it is time; trades are all told."""
     settings = Settings(broker_url=SecretStr(redis_url), home=tmp_path, vwap_topic_s=3_600)
-    analyst, _ = analyst_of(settings, INSTRUMENTS, database, (), Analysed())
+    analyst = analyst_of(settings, INSTRUMENTS, database, None, Analysed(), "own")
     session, collector = analyst._begin(), Collector(redis_url)
     session.turn()
     for number in range(1, 10, 3):
@@ -468,9 +470,40 @@ def test_signals_are_raised_once_whoever_is_killed(
                 process.kill()
                 process.wait(5)
         with running_analyst(database_url, redis_url, tmp_path):
-            goes_on(client)
+            until(lambda: len(minutes(database)) > 20, 90)  # some averages have crossed by then
             collector.stop()
             until(lambda: settled(client, collector.trades))
+    check_signals(client, database)
+
+
+def test_a_killed_keeper_is_followed_by_another_one(
+    database: Database, database_url: str, redis_url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Its analyst goes on meanwhile. All is stored and raised, each once; and no keeper outlives its analyst."""
+    put_strategy(database, QUICK)
+    with Collector(redis_url) as collector, running_analyst(database_url, redis_url, tmp_path) as process:
+        analyst = psutil.Process(process.pid)
+        killed: set[int] = set()
+
+        def another() -> bool:
+            return any(child.pid not in killed for child in analyst.children())
+
+        for count in (2, 4, 6):
+            until(lambda: len(minutes(database)) > count)  # noqa: B023 -- called at once
+            until(another)
+            for child in analyst.children():
+                killed.add(child.pid)
+                child.kill()
+            goes_on(client)
+        until(lambda: len(minutes(database)) > 20, 90)
+        collector.stop()
+        until(lambda: settled(client, collector.trades))
+        [keeper] = analyst.children()
+        process.kill()
+        until(lambda: not keeper.is_running() or keeper.status() == psutil.STATUS_ZOMBIE)
+    assert len(killed) >= 3
+    start = int(told(client, SYMBOL, "trade")[0]["trade_id"])
+    check_everything(client, database, collector.trades[start - 1 :])
     check_signals(client, database)
 
 
