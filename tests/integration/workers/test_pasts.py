@@ -30,7 +30,7 @@ from models.store.database import Database
 from models.store.pasts import PastRow, last_closes, put_pasts, read_pasts
 from models.store.schema import fix_shards
 from models.store.signals import read_signals
-from models.store.strategies import put_strategy
+from models.store.strategies import put_strategy, stop_strategy
 from simulator.registry import WIRES
 from tests.integration.simulator.running import Running, running
 from tests.integration.workers.test_analyst import running_analyst, until
@@ -145,6 +145,13 @@ def test_the_past_is_fetched_once(database: Database, asking: Asking) -> None:
     due_again(database)
     assert asking.turns() == 0
     assert all(row.due_us > NOW_US for row in rows_of(database).values())
+
+
+def test_a_strategy_that_was_stopped_wants_nothing(database: Database, asking: Asking) -> None:
+    """Nobody is asked for it."""
+    put_strategy(database, GOLDEN)
+    stop_strategy(database, "golden")
+    assert asking.turns() == 0
 
 
 def test_a_longer_average_and_another_interval_want_more(database: Database, asking: Asking) -> None:
@@ -308,7 +315,7 @@ def test_an_average_of_200_hours_is_known_at_once(
     longer = {**GOLDEN.variants, "b": Variant(Kind.EMA, 50, 60, Seed.SMA)}
     put_strategy(database, Strategy("golden", longer, pairs=("BTC-USDT",)))
     with jobs_worker(settings, tmp_path):
-        until(lambda: ALL in rows_of(database) and rows_of(database)[ALL].closes == 300, 60)
+        until(lambda: ALL in rows_of(database) and rows_of(database)[ALL].closes == 300, 120)
     hour_us = rows_of(database)[BINANCE].until_us
     with database.read() as connection:
         before = [each.close for each in last_closes(connection, ALL, hour_us - HOUR_US, 200)]
