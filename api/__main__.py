@@ -6,6 +6,8 @@ import structlog
 import uvicorn
 
 from api.app import create_app
+from api.crowding import crowded
+from api.orders import PLACE
 from models.logs import configure_logs
 from models.settings import Settings
 
@@ -26,7 +28,7 @@ def main() -> None:
         host=settings.host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=crowded(app, PLACE),
         access_log=False,
         proxy_headers=False,
         log_level="warning",

@@ -29,7 +29,6 @@ from api import (
 )
 from api.announcing import Announcer
 from api.committing import WRITER, Committer
-from api.crowding import Crowded
 from api.figures import Counters, Probe
 from api.market import Market
 from api.services import Services, services
@@ -127,7 +126,6 @@ def create_app(settings: Settings, make: Callable[[Settings], Services] = bootst
     # Before the described one: it is taken thousands of times a second.
     app.router.routes.insert(0, Route("/order/limit", orders.place_directly, methods=["POST"], include_in_schema=False))
     app.add_middleware(problems.Interrupted)
-    app.add_middleware(Crowded, path=orders.PLACE)
     app.add_exception_handler(problems.ProblemError, _on_problem)
     app.add_exception_handler(StoreUnavailableError, _on_store)
     app.add_exception_handler(HTTPException, problems.on_http)

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Annotated, Any
 
@@ -21,14 +21,16 @@ from api import cursors
 from api.parsing import time_us
 from api.prices import resolve
 from api.problems import bad_field
-from api.schemas import INTERVAL_NAMES, candle_json
+from api.schemas import INTERVAL_NAMES, candle_json, told_json
 from api.services import Services, services
 from models.bus.analysis import decode_candles
 from models.bus.names import open_candles_key
 from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle
 from models.domain.instruments import Instrument
+from models.domain.pasts import PastCandle
 from models.store.candles import Check, Series, check_of, filled, newest_before, read_candles
 from models.store.events import rfc3339
+from models.store.pasts import read_pasts, read_told
 
 router = APIRouter(tags=["candles"])
 
@@ -61,7 +63,7 @@ class Wanted:
 class Page:
     """Candles, oldest first, where the next page begins (or, going back, ends), and why there are none."""
 
-    candles: list[Candle]
+    candles: Sequence[Candle | PastCandle]
     next_us: int | None
     check: Check | None
     problem: str | None
@@ -95,6 +97,9 @@ class Query(BaseModel):
     cursor: str | None = Field(default=None, description="`next_cursor` of the page before")
     fill: bool = Field(default=True, description="whether candles in which nothing was traded are made")
     format: str = Field(default="json", description="json or csv")
+    source: str = Field(
+        default="ours", description="ours, of trades; or venue: what it told of its past, where we asked"
+    )
 
 
 @router.get("/candles/{pair:path}")
@@ -111,18 +116,23 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
             raise bad_field(name, "is unknown", allowed=list(Query.model_fields))
     if query.format not in ("json", "csv"):
         raise bad_field("format", f"{query.format!r} is unknown; json or csv", allowed=["json", "csv"])
+    if query.source not in ("ours", "venue"):
+        raise bad_field("source", f"{query.source!r} is unknown; ours or venue", allowed=["ours", "venue"])
+    if query.source == "venue" and query.venue == EVERY_VENUE:
+        raise bad_field("venue", "must be one that tells its own candles: all of them together tell none")
     made = services(request)
     instrument = resolve(made.instruments, pair)
     market = made.settings.market.value
     series = Series(market, venue_of(instrument, query.venue), instrument.symbol, interval_of(query.interval))
     wanted = _wanted(series, query)
-    still, minute, clock_us, problem = await _still_made(made, series, query.interval)
+    ours = query.source == "ours"
+    still, minute, clock_us, problem = (
+        await _still_made(made, series, query.interval) if ours else (None, None, 0, None)
+    )
 
     def look_up() -> Page:
         with made.database.read() as connection:
-            page = page_of(connection, wanted, still, clock_us)
-            doubted = _doubted(connection, series, page.candles, minute) if series.interval_s == 1 else page.candles
-            return replace(page, candles=doubted)
+            return page_of(connection, wanted, still, minute, clock_us) if ours else told_page_of(connection, wanted)
 
     page = await run_in_threadpool(look_up)
     problem = problem or page.problem
@@ -130,7 +140,7 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
         None if page.next_us is None else cursors.encode(f"{_ONWARD if wanted.onward else _BACK}{page.next_us}")
     )
     headers = {} if next_cursor is None else cursors.next_link(request, next_cursor)
-    shown = [candle_json(candle) for candle in page.candles]
+    shown = [candle_json(each) if isinstance(each, Candle) else told_json(each) for each in page.candles]
     if query.format == "csv":
         if problem is not None:  # a line more would be none of the table
             headers = {**headers, "Crossfill-Problem": " ".join(problem.split()).encode("ascii", "replace").decode()}
@@ -140,6 +150,7 @@ async def read(pair: str, request: Request, query: Annotated[Query, QueryParamet
         "venue": query.venue,
         "interval": query.interval,
         "market": market,
+        "source": query.source,
         "candles": shown,
         "next_cursor": next_cursor,
         "checked": None if page.check is None else _check_json(page.check),
@@ -187,8 +198,8 @@ async def _still_made(
     return mine.get(names[0]), mine.get(names[1]), clock_us, None
 
 
-def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_us: int) -> Page:
-    """Return a page from the record and the candle that is still made."""
+def page_of(connection: Connection, wanted: Wanted, still: Candle | None, minute: Candle | None, clock_us: int) -> Page:
+    """Return a page from the record and the candle that is still made; of seconds also their minute that is."""
     series, interval_us = wanted.series, wanted.series.interval_us
     # Open times lie on a grid, and so do the ends of what is asked for from here on.
     start_us, end_us = (-(-time_us // interval_us) * interval_us for time_us in (wanted.start_us, wanted.end_us))
@@ -220,7 +231,28 @@ def page_of(connection: Connection, wanted: Wanted, still: Candle | None, clock_
         if len(found) > wanted.limit:
             found = found[-wanted.limit :]
             next_us = found[0].open_time_us
-    return Page(found, next_us, check, None if found else _why_none(connection, series, newest or still))
+    shown = _doubted(connection, series, found, minute) if series.interval_s == 1 else found
+    return Page(shown, next_us, check, None if found else _why_none(connection, series, newest or still))
+
+
+def told_page_of(connection: Connection, wanted: Wanted) -> Page:
+    """Return a page of what the venue told of its past."""
+    series, count = wanted.series, wanted.limit + 1
+    found = read_told(connection, series, wanted.start_us, wanted.end_us, count, newest_first=not wanted.onward)
+    more, found = found[wanted.limit :], found[: wanted.limit]
+    if wanted.onward:
+        next_us = more[0].open_time_us if more else None
+    else:
+        next_us = found[-1].open_time_us if more else None
+        found = found[::-1]
+    row = read_pasts(connection, series.market).get(series)
+    problem = None
+    if not found:
+        asked = "was asked for" if row is not None and row.until_us else "was not asked for"
+        reason = f": {row.problem}" if row is not None and row.problem else ""
+        what = f"{INTERVAL_NAMES[series.interval_s]} candles of {series.symbol}"
+        problem = f"{series.venue} told none of them in this range; it {asked} {what}{reason}"
+    return Page(found, next_us, check_of(connection, series), problem)
 
 
 def _closed(connection: Connection, wanted: Wanted, start_us: int, until_us: int, still: Candle | None) -> list[Candle]:

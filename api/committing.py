@@ -52,6 +52,7 @@ class Committer:
         self._command = command
         self._waiting: deque[_Waiting] = deque()
         self._gathered: list[NewOrder] = []
+        self._let_in = 0
         self._writer: asyncio.StreamWriter | None = None
         self._encode = msgspec.msgpack.Encoder().encode
         self._running: asyncio.Task[None] | None = None
@@ -64,6 +65,22 @@ class Committer:
     def start(self) -> None:
         """Start the writer."""
         self._running = asyncio.create_task(self._run())
+
+    def let_in(self) -> bool:
+        """Say whether there is room for one more order, and count it as one that waits until it is worked.
+
+        In one turn the event loop reads all connections before it works any request: those of a turn that
+        were let in are not among those that wait yet.
+        """
+        if len(self._waiting) + self._let_in >= self._waiting_max:
+            return False
+        if not self._let_in:
+            asyncio.get_running_loop().call_soon(self._forget_let_in)  # before the requests of this turn are worked
+        self._let_in += 1
+        return True
+
+    def _forget_let_in(self) -> None:
+        self._let_in = 0
 
     async def store(self, order: NewOrder) -> Accepted:
         """Store an order, with the id of the task that will wake its shard, and return when it is durable.

@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.domain.averages import Method
+from models.domain.averages import Method, quotient
 from models.domain.candles import EVERY_VENUE, INTERVALS_S, Candle
 from models.domain.decimals import plain
 from models.domain.orders import OrderState, Reason
+from models.domain.pasts import PastCandle
 from models.domain.signals import Signal
 from models.domain.sources import Consolidated, Input, Source
 from models.domain.vwap import Vwap
@@ -206,6 +207,23 @@ def candle_json(candle: Candle) -> dict[str, Any]:
         "revision": candle.revision,
         "incomplete": candle.incomplete,
         "closed": candle.closed,
+    }
+
+
+def told_json(candle: PastCandle) -> dict[str, Any]:
+    """Return a candle as its venue tells it; what it does not say is null."""
+    prices = {name: plain(getattr(candle, name)) for name in ("open", "high", "low", "close", "volume")}
+    vwap = None if candle.quote_volume is None else quotient(candle.quote_volume, candle.volume)
+    return {
+        "open_time": rfc3339(candle.open_time_us),
+        **prices,
+        "quote_volume": _text(candle.quote_volume),
+        "vwap": _text(vwap),
+        "taker_buy_volume": None,
+        "trades": candle.trades,
+        "revision": 0,
+        "incomplete": False,
+        "closed": True,
     }
 
 

@@ -18,12 +18,15 @@ from api.schemas import StrategyRequest
 from api.services import Services, admin, services
 from models.domain.candles import EVERY_VENUE
 from models.domain.instruments import UnknownSymbolError
+from models.domain.pasts import followed
+from models.domain.quotes import Market
 from models.domain.report import CONFIDENCE, report
 from models.domain.signals import Signal
 from models.domain.strategies import Strategy, StrategyError, read_strategy
 from models.store.candles import Series, filled, newest_before, read_candles
 from models.store.events import rfc3339
 from models.store.owners import Owner
+from models.store.pasts import PastRow, read_pasts
 from models.store.signals import read_signals
 from models.store.strategies import StrategyRow, current_strategies, put_strategy, stop_strategy, strategy_versions
 
@@ -38,10 +41,19 @@ _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 
 @router.get("/strategies")
 def read_all(request: Request) -> Response:
-    """Return every strategy in its newest version, by name."""
-    with services(request).database.read() as connection:
+    """Return every strategy in its newest version, by name, and how many of its series each variant is warm on."""
+    made = services(request)
+    with made.database.read() as connection:
         rows = current_strategies(connection)
-    return JSONResponse({"strategies": [strategy_json(row) for row in rows]})
+        pasts = read_pasts(connection, made.settings.market.value)
+    listed = []
+    for row in rows:
+        warm = {name: {"warm": 0, "series": 0} for name in row.strategy.variants}
+        for each in _warmth(made, row.strategy, pasts):
+            warm[each["variant"]]["warm"] += each["closes"] == each["needed"]
+            warm[each["variant"]]["series"] += 1
+        listed.append({**strategy_json(row), "warm": warm})
+    return JSONResponse({"strategies": listed})
 
 
 @router.get("/strategies/{name}")
@@ -53,6 +65,52 @@ def read_one(name: str, request: Request, version: Version = None) -> Response:
         for row in rows
     ]
     return JSONResponse({**strategy_json(chosen), "versions": numbers})
+
+
+@router.get("/strategies/{name}/warmth")
+def read_warmth(name: str, request: Request) -> Response:
+    """Return how many closes each variant of the newest version knows for each pair, of those that warm it up.
+
+    They are counted every five minutes, or once an interval; `closes` is null before. `problems` say by venue why
+    it tells nothing of its past.
+    """
+    made = services(request)
+    row, _ = version_of(made, name, None)
+    with made.database.read() as connection:
+        pasts = read_pasts(connection, made.settings.market.value)
+    answer = {
+        "strategy": row.strategy.name,
+        "version": row.strategy.version,
+        "market": made.settings.market.value,
+        "interval": row.strategy.interval,
+        "warmth": _warmth(made, row.strategy, pasts),
+    }
+    if made.settings.market is Market.REPLAY:
+        answer["problem"] = "a recording has no past: averages are warmed up with its own candles alone"
+    return JSONResponse(answer)
+
+
+def _warmth(made: Services, strategy: Strategy, pasts: Mapping[Series, PastRow]) -> list[dict[str, Any]]:
+    market = made.settings.market.value
+    series = [Series(market, *each) for each in followed([strategy], made.instruments, made.settings.venue_names)]
+    problems: dict[str, dict[str, str]] = {}
+    for each in series:
+        row = pasts.get(each)
+        if row is not None and row.problem is not None:
+            problems.setdefault(each.symbol, {})[each.venue] = row.problem
+    return [
+        {
+            "variant": name,
+            "pair": each.symbol,
+            "venue": each.venue,
+            "closes": min(row.closes, variant.closes_needed) if (row := pasts.get(each)) is not None else None,
+            "needed": variant.closes_needed,
+            "problems": problems.get(each.symbol, {}),
+        }
+        for name, variant in strategy.variants.items()
+        for each in series
+        if each.venue == strategy.venue
+    ]
 
 
 @router.get("/strategies/{name}/report")

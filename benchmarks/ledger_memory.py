@@ -22,7 +22,7 @@ def _sold(ledger: Ledger, quotes: list[tuple[int, int, int]]) -> tuple[int, int]
     sold = fills = 0
     for now_us, price, size in quotes:
         ledger.show(now_us, price, size)
-        available = ledger.available(now_us)
+        available = ledger.left
         if available:
             ledger.take(available)
             sold += available

@@ -29,6 +29,7 @@ def consume(
     from pydantic import ValidationError  # noqa: PLC0415 -- the help needs none of it
 
     from models.bus.client import BusUnavailableError  # noqa: PLC0415 -- likewise
+    from models.domain.errors import CrossfillError  # noqa: PLC0415 -- likewise
 
     if begin not in (BEGINNING, NOW):
         fail(f"--from {begin}: give `{BEGINNING}` or `{NOW}`")
@@ -41,6 +42,8 @@ def consume(
                 reader.close()
     except BusUnavailableError as error:
         fail(f"{error}; start Crossfill with `make run`, or set CROSSFILL_BUS_URL")
+    except CrossfillError as error:
+        fail(str(error))
     except ValidationError as error:
         fail(f"CROSSFILL_{str(error.errors()[0]['loc'][0]).upper()}: {error.errors()[0]['msg']}")
     except KeyboardInterrupt:  # before it began, or for the second time
@@ -66,9 +69,10 @@ def _reader(topics: list[str], group: str | None, *, beginning: bool) -> Any:  #
 
     settings = Settings()
     if settings.kafka is not None:
-        from models.bus.kafka import KafkaReader  # noqa: PLC0415 -- only who has Kafka pays for its client
+        from models.bus.kafka import KafkaReader, check_options  # noqa: PLC0415 -- only who has Kafka pays for its client
 
-        return KafkaReader(settings.kafka, topics, group=group, beginning=beginning)
+        check_options(settings.kafka_client)
+        return KafkaReader(settings.kafka, topics, group=group, beginning=beginning, options=settings.kafka_client)
     from models.bus.client import connect  # noqa: PLC0415 -- likewise
     from models.bus.topics import GroupReader, TopicReader  # noqa: PLC0415 -- likewise
 

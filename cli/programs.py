@@ -173,7 +173,7 @@ def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
     public = {
         key: value
         for key, value in environment.items()
-        if key not in {"CROSSFILL_BROKER_URL", "CROSSFILL_BUS_URL", "CROSSFILL_DATABASE_URL"}
+        if key not in {"CROSSFILL_BROKER_URL", "CROSSFILL_BUS_URL", "CROSSFILL_KAFKA_OPTIONS", "CROSSFILL_DATABASE_URL"}
     }
     return Program(name="simulator", command=command, environment=public)
 

@@ -23,12 +23,14 @@ def strategies(*, as_json: Json = False) -> None:
         return
     from rich.console import Console  # noqa: PLC0415 -- slow to load
 
-    table = plain_table("strategy", "version", "candles", "variants", "pairs")
+    table = plain_table("strategy", "version", "candles", "variants", "warm", "pairs")
     for each in answer["strategies"]:
         variants = [f"{name}: {_variant(variant)}" for name, variant in each["variants"].items()]
         candles = f"{each['venue']} {each['interval']}"
         version = f"{each['version']}, stopped" if each["stopped"] else str(each["version"])
-        table.add_row(each["name"], version, candles, "\n".join(variants), ", ".join(each["pairs"] or ["all"]))
+        warm = "\n".join(f"{name}: {of['warm']} of {of['series']}" for name, of in each["warm"].items())
+        pairs = ", ".join(each["pairs"] or ["all"])
+        table.add_row(each["name"], version, candles, "\n".join(variants), warm, pairs)
     Console().print(table)
 
 
@@ -58,6 +60,29 @@ def delete(name: Annotated[str, typer.Argument(help="The strategy.")]) -> None:
     """Stop a strategy: it raises nothing any more. What it raised stays; a put makes its next version."""
     row = remote().call("DELETE", f"/strategies/{quote(name, safe='')}")
     typer.echo(f"{row['name']} {row['version']} is stopped, since {row['stopped']}")
+
+
+@strategy.command(name="warmth")
+def warmth(
+    name: Annotated[str, typer.Argument(help="The strategy, as golden-cross.")], *, as_json: Json = False
+) -> None:
+    """Show how many closes each variant knows of those that warm its averages up, and why no more."""
+    answer = remote().call("GET", f"/strategies/{quote(name, safe='')}/warmth")
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    from rich.console import Console  # noqa: PLC0415 -- slow to load
+
+    title = f"{answer['strategy']} {answer['version']}, {answer['interval']}, {answer['market']} market"
+    table = plain_table("variant", "pair", "venue", "closes", "of", "not told", title=title)
+    for each in answer["warmth"]:
+        closes = "not counted yet" if each["closes"] is None else str(each["closes"])
+        reasons = "\n".join(f"{venue}: {reason}" for venue, reason in each["problems"].items())
+        table.add_row(each["variant"], each["pair"], each["venue"], closes, str(each["needed"]), reasons)
+    console = Console()
+    console.print(table)
+    if answer.get("problem"):
+        console.print(answer["problem"], markup=False)
 
 
 @strategy.command(name="report")

@@ -83,6 +83,10 @@ def _run(replay: Path | None, speed: float, *, loop: bool, live: bool) -> int:
         _heed(Path(os.environ[FILE]), live=live)
     settings = Settings()
     home = settings.home.absolute()
+    if settings.kafka is not None:
+        from models.bus.kafka import check_options  # noqa: PLC0415 -- only who has Kafka pays for its client
+
+        check_options(settings.kafka_client)
     market, replay = _market(settings, replay, live=live)
     if replay is not None:
         settings = settings.model_copy(update={"venues": ",".join(_replayed(settings, replay))})
@@ -259,6 +263,9 @@ def screen(plan: Plan, health: Health, folder: Path) -> str:
     order = {"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}
     if plan.market is Market.REPLAY:
         order = {"symbol": "BTCUSDT", "order_size": 1, "price": 1000}
+    if plan.settings.pairs:
+        chosen = INSTRUMENTS[plan.settings.pairs.partition(",")[0]]
+        order = {"symbol": chosen.symbol, "order_size": 1, "price": str(chosen.tick)}
     missing = [*health.missing, *(f"{venue}: is not simulated" for venue in _left_out(plan))]
     problems = "".join(f"  {sentence}\n" for sentence in missing)
     return f"""

@@ -1,10 +1,11 @@
 """The one settings model. Only entrypoints read it; they hand out what each part needs."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
@@ -16,8 +17,9 @@ from models.domain.quotes import Market
 from models.domain.vwap import WINDOW_MAX
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-KAFKA, KAFKA_PORT = "kafka://", 9092
-BUS_SCHEMES = (KAFKA, "redis://", "rediss://", "unix://")
+KAFKA, KAFKA_SSL = "kafka://", "kafka+ssl://"
+KAFKA_PORTS = {KAFKA: 9092, KAFKA_SSL: 9093}
+BUS_SCHEMES = (*KAFKA_PORTS, "redis://", "rediss://", "unix://")
 
 
 def _interval(name: str) -> str:
@@ -45,6 +47,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None  # None: SQLite in `home`
     broker_url: SecretStr | None = None  # Celery's Redis; set by `crossfill up` for its children
     bus_url: SecretStr | None = None  # None: the broker's; kafka://host:port,host:port: the topics alone are there
+    kafka_options: SecretStr | None = None  # JSON: more options of its client, by librdkafka's names
     topic_length: int = Field(default=2_000, ge=1, le=1_000_000)  # entries of a topic that is a Redis stream, about
     vwap_topic_s: float = Field(default=0, ge=0, le=3_600)  # between averages on the topics, the newest each; 0: all
     host: str = "127.0.0.1"
@@ -80,7 +83,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=5, ge=1, le=60)
     silence_s: float = Field(default=3, gt=0, le=60)  # no mark for so long: the venue's quotes count for nothing
     waiters_max: int = Field(default=1_000, ge=0)
-    accept_queue_max: int = Field(default=1_024, ge=1)
+    accept_queue_max: int = Field(default=768, ge=1)  # a second and a half of 500 a second
     body_bytes_max: int = Field(default=16_384, ge=256)
     events_kept_days: int = Field(default=7, ge=1)
     vwap_window: int = Field(default=200, ge=1, le=WINDOW_MAX)  # trades in a sliding average
@@ -113,10 +116,26 @@ class Settings(BaseSettings):
         text = url.get_secret_value()
         if not text.startswith(BUS_SCHEMES):
             raise PydanticCustomError("bus_url", "the bus is at redis://host:port/0 or kafka://host:port,host:port")
-        if text.startswith(KAFKA):
-            for broker in _kafka_brokers(text):
+        if text.startswith(tuple(KAFKA_PORTS)):
+            login, brokers = _kafka_parts(text)
+            for broker in brokers:
                 _check_broker(broker)
+            if login is not None and (text.startswith(KAFKA) or not all(login.partition(":"))):
+                raise PydanticCustomError("bus_url", "who signs in names kafka+ssl://user:password@host:port,host:port")
         return url
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _known_options(cls, options: SecretStr | None) -> SecretStr | None:
+        """Refuse what is no JSON object of texts and numbers; it may hold a password and is not repeated."""
+        try:
+            told = json.loads(options.get_secret_value()) if options and options.get_secret_value() else {}
+        except ValueError:
+            told = None
+        if not isinstance(told, dict) or not all(isinstance(each, str | int | float) for each in told.values()):
+            sentence = 'a JSON object of options and their values, as {"ssl.ca.location": "ca.pem"}'
+            raise PydanticCustomError("kafka_options", sentence)
+        return options
 
     @property
     def order_timeout(self) -> timedelta:
@@ -149,7 +168,22 @@ class Settings(BaseSettings):
     def kafka(self) -> str | None:
         """Kafka's brokers as `host:port,host:port` where the topics are there; None where they are Redis streams."""
         text = self.bus_url.get_secret_value() if self.bus_url else ""
-        return ",".join(_kafka_brokers(text)) if text.startswith(KAFKA) else None
+        return ",".join(_kafka_parts(text)[1]) if text.startswith(tuple(KAFKA_PORTS)) else None
+
+    @property
+    def kafka_client(self) -> dict[str, str]:
+        """What Kafka's client is told beside the brokers, by librdkafka's names. It may hold a password."""
+        text = self.bus_url.get_secret_value() if self.bus_url else ""
+        made = {}
+        if text.startswith(KAFKA_SSL):
+            login, _ = _kafka_parts(text)
+            made["security.protocol"] = "SSL" if login is None else "SASL_SSL"
+            if login is not None:
+                user, _, password = login.partition(":")
+                made |= {"sasl.mechanism": "PLAIN", "sasl.username": unquote(user), "sasl.password": unquote(password)}
+        given = self.kafka_options.get_secret_value() if self.kafka_options else ""
+        more = json.loads(given) if given else {}
+        return made | {name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()}
 
     @property
     def archive(self) -> str:
@@ -173,9 +207,13 @@ def _listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def _kafka_brokers(url: str) -> list[str]:
-    listed = [broker.strip() for broker in url.removeprefix(KAFKA).rstrip("/").split(",")]
-    return [broker if ":" in broker or not broker else f"{broker}:{KAFKA_PORT}" for broker in listed]
+def _kafka_parts(url: str) -> tuple[str | None, list[str]]:
+    """Return who signs in, as `user:password`, and the brokers."""
+    scheme = KAFKA_SSL if url.startswith(KAFKA_SSL) else KAFKA
+    login, at, listed = url.removeprefix(scheme).rstrip("/").rpartition("@")
+    brokers = [broker.strip() for broker in listed.split(",")]
+    port = KAFKA_PORTS[scheme]
+    return login if at else None, [each if ":" in each or not each else f"{each}:{port}" for each in brokers]
 
 
 def _check_broker(broker: str) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -294,7 +292,6 @@ class Tickers:
         self._settings = settings
         self._doors = doors
         self._bus = connect_async(settings.bus)
-        self._bus.set_retry(Retry(NoBackoff(), 0))  # who tries again each second needs no other patience
         self._tails: dict[int, Tail] = {}
         self.route = WebSocketRoute("/ws/{exchange}/{ticker}", self._serve)
         doors.metrics.subscriptions.labels(KIND).set_function(lambda: sum(map(len, self._tails.values())))

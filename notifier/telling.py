@@ -14,8 +14,6 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from models.bus.analysis import decode_signal
 from models.bus.client import BusUnavailableError, connect_async, failures
@@ -130,7 +128,6 @@ class Teller:
     async def run(self) -> None:
         """Read and send until it is closed and cancelled."""
         bus = connect_async(self._bus_url)
-        bus.set_retry(Retry(NoBackoff(), 0))  # who tries again each second needs no other patience
         try:
             await asyncio.gather(*(self._always(part, bus) for part in (self._poll, self._follow, self._send)))
         finally:

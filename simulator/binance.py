@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simulator.market import MINUTE_US, BookChanged, Candle, Event, Listing, Traded
+from simulator.pasts import Answer, ParameterError, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 ID_MAX = 36  # characters
@@ -188,6 +189,37 @@ def renumbered(frame: str, renumber: Renumber, later_us: int) -> str:
     return _TIMES.sub(lambda m: f'"{m[1]}":{int(m[2]) + later_us // 1000}', frame)
 
 
+INTERVALS_MIN = {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "4h": 240, "1d": 1_440}
+KLINES_MAX = 1_000
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /api/v3/klines: oldest first, from a start time on (rest-api.md)."""
+    wanted = asked(target)
+    if wanted.path != "/api/v3/klines":
+        return None
+    listing, minutes = listings.get(wanted.given.get("symbol", "")), INTERVALS_MIN.get(wanted.given.get("interval", ""))
+    if listing is None:
+        return Answer({"code": -1121, "msg": "Invalid symbol."}, 400)
+    if minutes is None:
+        return Answer({"code": -1120, "msg": "Invalid interval."}, 400)
+    try:
+        start_us, end_us = wanted.number("startTime") * 1_000, wanted.number("endTime") * 1_000
+        limit = min(KLINES_MAX, wanted.number("limit", 500))
+    except ParameterError as error:
+        return Answer({"code": -1100, "msg": f"Illegal characters found in a parameter: {error}"}, 400)
+    length_us = minutes * MINUTE_US
+    made = listing.candles(length_us, start_us, min(end_us + 1, start_us + limit * length_us), now_us)
+    return Answer([_row(candle, length_us) for candle in made])
+
+
+def _row(candle: Candle, length_us: int) -> list[object]:
+    prices = (candle.open, candle.high, candle.low, candle.close, candle.volume)
+    close_time, halves = (candle.start_us + length_us) // 1_000 - 1, (candle.volume / 2, candle.turnover / 2)
+    texts, taken = map(_number, prices), map(_number, halves)
+    return [candle.start_us // 1_000, *texts, close_time, _number(candle.turnover), candle.trades, *taken, "0"]
+
+
 WIRE = Wire(
     "binance",
     Timing(messages_per_s_max=5, ping_s=20),
@@ -198,4 +230,5 @@ WIRE = Wire(
     novelty='{"stream":"btcusdt@novelty","data":{"e":"novelty","s":"BTCUSDT"}}',
     rename=('"s":', '"symbol":'),
     notice='{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}',
+    past=past,
 )

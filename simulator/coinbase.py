@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from simulator.market import BookChanged, Event, Listing, Traded
+from simulator.market import BookChanged, Candle, Event, Listing, Traded
+from simulator.pasts import Answer, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 # A channel -> the name under which the venue confirms it.
@@ -28,6 +29,7 @@ RECORDED = {
     "heartbeat": "heartbeat",
 }
 _TYPE = re.compile(r'"type": ?"([^"]+)"')
+_CANDLES = re.compile(r"/products/([^/]+)/candles")
 _PRODUCT = re.compile(r'"product_id": ?"([^"]+)"')
 _TRADE_ID = re.compile(r'("(?:last_)?trade_id": ?)(\d+)')
 _SEQUENCE = re.compile(r'("sequence": ?)(\d+)')
@@ -295,6 +297,38 @@ def _later(text: str, later_us: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
+GRANULARITIES_S = ("60", "300", "900", "3600", "21600", "86400")
+CANDLES_MAX = 300
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /products/{id}/candles: newest first; quiet intervals are left out."""
+    wanted = asked(target)
+    match = _CANDLES.fullmatch(wanted.path)
+    if match is None:
+        return None
+    if match[1] not in listings:
+        return Answer({"message": "NotFound"}, 404)
+    if wanted.given.get("granularity") not in GRANULARITIES_S:
+        return Answer({"message": "Unsupported granularity"}, 400)
+    length_us = int(wanted.given["granularity"]) * 1_000_000
+    try:
+        ends = (datetime.fromisoformat(wanted.given[name]) for name in ("start", "end"))
+        start_us, end_us = (int(moment.timestamp()) * 1_000_000 for moment in ends)
+    except (KeyError, ValueError):
+        return Answer({"message": "Invalid start or end"}, 400)
+    if (end_us - start_us) // length_us >= CANDLES_MAX:
+        return Answer({"message": f"granularity too small: more than {CANDLES_MAX} candles"}, 400)
+    made = listings[match[1]].candles(length_us, start_us, end_us + 1, now_us)
+    # Numbers are no texts here.
+    return Answer([_row(each) for each in reversed(made) if each.trades])
+
+
+def _row(candle: Candle) -> list[float]:
+    prices = map(float, (candle.low, candle.high, candle.open, candle.close, candle.volume))
+    return [candle.start_us // 1_000_000, *prices]
+
+
 WIRE = Wire(
     "coinbase",
     Timing(messages_per_s_max=100, subscribe_within_s=5),
@@ -304,4 +338,5 @@ WIRE = Wire(
     first_again=True,
     novelty='{"type":"novelty","product_id":"BTC-USD"}',
     rename=('"product_id":', '"product":'),
+    past=past,
 )

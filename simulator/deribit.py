@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from simulator.market import BookChanged, Candle, Event, IndexMoved, Listing, Top, Traded
+from simulator.market import MINUTE_US, BookChanged, Candle, Event, IndexMoved, Listing, Top, Traded
+from simulator.pasts import Answer, ParameterError, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 CHANNELS_MAX = 500  # a call
@@ -418,6 +419,33 @@ def renumbered(frame: str, renumber: Renumber, later_us: int) -> str:
     return _TIMESTAMP.sub(lambda m: f"{m[1]}{int(m[2]) + later_us // 1000}", frame)
 
 
+RESOLUTIONS_MIN = {"1": 1, "5": 5, "15": 15, "60": 60, "1D": 1_440}
+CHART_MAX = 5_000
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /api/v2/public/get_tradingview_chart_data: columns, oldest first. An index has no candles."""
+    wanted = asked(target)
+    if wanted.path != "/api/v2/public/get_tradingview_chart_data":
+        return None
+    listing = listings.get(wanted.given.get("instrument_name", ""))
+    minutes = RESOLUTIONS_MIN.get(wanted.given.get("resolution", ""))
+    try:
+        start_us, end_us = (wanted.number(f"{name}_timestamp") * 1_000 for name in ("start", "end"))
+    except ParameterError:
+        minutes = None
+    if listing is None or listing.product.price_only or minutes is None:
+        return Answer({"jsonrpc": "2.0", "error": {"code": -32602, "message": "Invalid params"}}, 400)
+    length_us = minutes * MINUTE_US
+    made = listing.candles(length_us, max(start_us, end_us - CHART_MAX * length_us), end_us + 1, now_us)
+    columns = {
+        **{name: [float(getattr(each, name)) for each in made] for name in ("open", "high", "low", "close", "volume")},
+        "cost": [float(each.turnover) for each in made],
+        "ticks": [each.start_us // 1_000 for each in made],
+    }
+    return Answer({"jsonrpc": "2.0", "result": {"status": "ok" if made else "no_data", **columns}})
+
+
 WIRE = Wire(
     "deribit",
     # The credits of a session refuse before this does.
@@ -431,4 +459,5 @@ WIRE = Wire(
         '"params":{"channel":"novelty.BTC_USDC","data":{"instrument_name":"BTC_USDC"}}}'
     ),
     rename=('"data":', '"payload":'),
+    past=past,
 )

@@ -28,6 +28,8 @@ class Faults:
     mute: for `seconds` everything is read and nothing is answered or said, no pong either.
     slow: for `seconds` each frame comes `delay_s` later. refuse: for `seconds` new connections get a 503.
     skew: for `seconds` the venue's clock is `delay_s` ahead.
+    throttle: for `seconds` requests over HTTP get a 429 that says when to come again. nonsense: for `seconds` answers
+    over HTTP are cut in half.
     delist: for `seconds` new subscriptions of the product `symbol` are refused.
     garbage: the next `count` frames are cut in half, on the wire. gap: the next `count` trades are not sent.
     rename: in the next `count` frames a field has another name. novelty: `count` frames of a channel that
@@ -65,7 +67,7 @@ class Faults:
                     task = asyncio.create_task(self._end(connection))
                     self._ending.add(task)
                     task.add_done_callback(self._ending.discard)
-            case "stall" | "slow" | "refuse" | "mute" | "skew" | "delist":
+            case "stall" | "slow" | "refuse" | "mute" | "skew" | "delist" | "throttle" | "nonsense":
                 self._until[fault] = time.monotonic() + seconds
                 self._delay_s = delay_s if fault == "slow" else self._delay_s
                 self._ahead_us = int(delay_s * 1e6) if fault == "skew" else self._ahead_us
@@ -152,6 +154,6 @@ class Faults:
 
 
 FAULTS = (
-    *("drop", "reset", "maintenance", "stall", "mute", "slow", "refuse", "skew", "delist"),
+    *("drop", "reset", "maintenance", "stall", "mute", "slow", "refuse", "skew", "delist", "throttle", "nonsense"),
     *("garbage", "gap", "rename", "novelty", "huge", "clear"),
 )

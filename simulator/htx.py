@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from simulator.market import BookChanged, Candle, Event, Listing, Traded
+from simulator.market import MINUTE_US, BookChanged, Candle, Event, Listing, Traded
+from simulator.pasts import Answer, ParameterError, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 CHANNELS = ("bbo", "trade.detail", "kline.1min", "depth.step0", "detail", "ticker")
@@ -287,6 +288,45 @@ def encode(text: str) -> bytes:
     return gzip.compress(text.encode(), compresslevel=1, mtime=0)
 
 
+PERIODS_MIN = {"1min": 1, "5min": 5, "15min": 15, "30min": 30, "60min": 60, "4hour": 240}
+KLINES_MAX = 2_000
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /market/history/kline: the newest ones, newest first, in numbers that are no texts."""
+    wanted = asked(target)
+    if wanted.path != "/market/history/kline":
+        return None
+    listing, minutes = listings.get(wanted.given.get("symbol", "")), PERIODS_MIN.get(wanted.given.get("period", ""))
+    if listing is None:
+        return _refused("invalid symbol", now_us)
+    try:
+        size = wanted.number("size", 150)
+    except ParameterError:
+        size = 0
+    if minutes is None or not 0 < size <= KLINES_MAX:
+        return _refused("invalid period or size", now_us)
+    length_us = minutes * MINUTE_US
+    first_us = now_us - now_us % length_us - (size - 1) * length_us
+    rows = [
+        {
+            "id": candle.start_us // 1_000_000,
+            **{name: float(getattr(candle, name)) for name in ("open", "close", "low", "high")},
+            "amount": float(candle.volume),
+            "vol": float(candle.turnover),
+            "count": candle.trades,
+        }
+        for candle in reversed(listing.candles(length_us, first_us, now_us + 1, now_us))
+    ]
+    topic = f"market.{listing.product.id}.kline.{wanted.given['period']}"
+    return Answer({"ch": topic, "status": "ok", "ts": now_us // 1_000, "data": rows})
+
+
+def _refused(message: str, now_us: int) -> Answer:
+    told = {"status": "error", "err-code": "invalid-parameter", "err-msg": message, "data": None}
+    return Answer({**told, "ts": now_us // 1_000})
+
+
 WIRE = Wire(
     "htx",
     Timing(messages_per_s_max=1_000),  # no limit is stated, and a request asks for one topic only
@@ -297,4 +337,5 @@ WIRE = Wire(
     novelty='{"ch":"market.btcusdt.novelty","ts":1788335110454,"tick":{}}',
     rename=('"tick":', '"ticks":'),
     encode=encode,
+    past=past,
 )

@@ -10,6 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from simulator.market import MINUTE_US, BookChanged, Candle, Event, Listing, Top, Traded
+from simulator.pasts import Answer, ParameterError, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 DEPTHS = (10, 25, 100, 500, 1000)
@@ -337,6 +338,40 @@ def _later(text: str, later_us: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
+OHLC_MAX = 720
+OWN_NAMES = {"BTC": "XBT", "DOGE": "XDG"}  # REST has those of API v1
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /0/public/OHLC: the newest 720, the last one still made, under a name that nobody asked for."""
+    wanted = asked(target)
+    if wanted.path != "/0/public/OHLC":
+        return None
+    names = {}
+    for product_id, listing in listings.items():
+        assets = [OWN_NAMES.get(asset, asset) for asset in product_id.split("/")]
+        names["".join(assets)] = listing, "X{}Z{}".format(*assets)
+    try:
+        minutes, since_us = wanted.number("interval", 1), wanted.number("since", 0) * SECOND_US
+        listing, name = names[wanted.given.get("pair", "")]
+    except ParameterError:
+        return Answer({"error": ["EGeneral:Invalid arguments"]})
+    except KeyError:
+        return Answer({"error": ["EQuery:Unknown asset pair"]})
+    if minutes not in INTERVALS_MIN:
+        return Answer({"error": ["EGeneral:Invalid arguments"]})
+    length_us = minutes * MINUTE_US
+    first_us = max(since_us + 1, now_us - OHLC_MAX * length_us)
+    rows = [_row(candle) for candle in listing.candles(length_us, first_us, now_us + 1, now_us)]
+    return Answer({"error": [], "result": {name: rows, "last": rows[-2][0] if rows[1:] else 0}})
+
+
+def _row(candle: Candle) -> list[object]:
+    vwap = (candle.open + candle.close) / 2
+    prices = [format(price, "f") for price in (candle.open, candle.high, candle.low, candle.close, vwap)]
+    return [candle.start_us // SECOND_US, *prices, f"{candle.volume:.8f}", candle.trades]
+
+
 WIRE = Wire(
     "kraken",
     Timing(messages_per_s_max=4 * MESSAGES_PER_S_MAX),  # it complains long before
@@ -347,4 +382,5 @@ WIRE = Wire(
     novelty='{"channel":"novelty","type":"update","data":[{"symbol":"BTC/USD"}]}',
     rename=('"symbol":', '"pair":'),
     notice=_status("maintenance"),
+    past=past,
 )

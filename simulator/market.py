@@ -14,6 +14,7 @@ from decimal import Decimal
 from random import Random
 
 from models.domain.instruments import Instrument, Instruments, Product
+from simulator.pasts import Past
 
 MINUTE_US = 60_000_000
 TICK_US = 50_000  # what a tick stands for: Coinbase batches its level updates so
@@ -158,8 +159,9 @@ class Listing:
     An index has neither: only `index`, its value.
     """
 
-    def __init__(self, instrument: Instrument, product: Product, habits: Habits, random: Random) -> None:
+    def __init__(self, instrument: Instrument, product: Product, habits: Habits, random: Random, past: Past) -> None:
         self.instrument = instrument
+        self._past = past
         self.product = product
         self.sequence = random.randrange(1_000)
         self.time_us = 0  # of the latest tick
@@ -195,6 +197,39 @@ class Listing:
         """Return the (price, size) of a side's levels, best first."""
         held = sorted(self._sides[side].items(), reverse=side == "buy")
         return [(price * self.product.tick, size * self.product.lot) for price, size in held]
+
+    def candles(self, interval_us: int, start_us: int, end_us: int, now_us: int) -> list[Candle]:
+        """Return made-up candles with start <= open time < end, the one that is still made among them.
+
+        They agree with the values of the assets, and not with each trade since the market began. One in which nothing
+        was traded is there with a volume of 0. The latest begins by `now_us`.
+        """
+        first_us = start_us + -start_us % interval_us
+        return [
+            self._candle(interval_us, open_us, now_us)
+            for open_us in range(first_us, min(end_us, now_us + 1), interval_us)
+        ]
+
+    def _candle(self, interval_us: int, open_us: int, now_us: int) -> Candle:
+        ends_us = min(open_us + interval_us, now_us)
+        step_us = (ends_us - open_us) // 3
+        times_us = (open_us, open_us + step_us, open_us + 2 * step_us, ends_us)
+        prices = [self._price(time_us) for time_us in times_us]
+        drawn, habits, ticks = 0.5 + self._past.chance(self.product.id, open_us), self._habits, interval_us // TICK_US
+        trades = round(habits.trade_chance * self._share * ticks * drawn)
+        lots = round(trades * LEVEL_USD * TRADED_MAX / 2 / (self._past.value(self.instrument.base, ends_us) * self.lot))
+        volume = max(lots, trades) * self.product.lot
+        first = self._first_trade_id
+        return Candle(
+            open_us, prices[0], max(prices), min(prices), prices[-1], volume, volume * prices[-1], trades, first, first
+        )
+
+    def _price(self, time_us: int) -> Decimal:
+        # The same at the end of a candle and at the beginning of the next one.
+        instrument = self.instrument
+        mid = self._past.value(instrument.base, time_us) / self._past.value(instrument.quote, time_us)
+        away = (self._past.chance(self.product.venue, self.product.id, time_us) - 0.5) * self._habits.spread
+        return max(1, round(mid * (1 + away) / self._tick)) * self.product.tick
 
     def advance(self, mid: float, lot_usd: float, time_us: int) -> list[Event]:
         """Go one tick on. `mid` is the price that the assets stand for, `lot_usd` what a lot is worth."""
@@ -306,12 +341,14 @@ class Market:
     def __init__(self, instruments: Instruments, venues: Collection[str], seed: int, start_us: int) -> None:
         self._values = dict(START_USD)
         self._random = Random(seed)  # noqa: S311 -- a market, not a secret
+        self._past = Past(seed, START_USD, lambda asset: VOLATILITY.get(asset, OTHERS), start_us, TICK_US)
         self.listings = {
             (product.venue, product.id): Listing(
                 instrument,
                 product,
                 HABITS.get(product.venue, ELSEWHERE),
                 Random(f"{seed}:{product.venue}:{product.id}"),  # noqa: S311 -- likewise
+                self._past,
             )
             for instrument in instruments
             for product in instrument.products
@@ -325,6 +362,7 @@ class Market:
         for asset, start in START_USD.items():
             away = start / self._values[asset] - 1
             self._values[asset] *= 1 + self._random.gauss(0, VOLATILITY.get(asset, OTHERS)) + away * REVERSION
+        self._past.note(self._values, now_us)
         return [event for each in self.listings.values() for event in each.advance(*self._worth(each), now_us)]
 
     def of_venue(self, venue: str) -> dict[str, Listing]:

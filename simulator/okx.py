@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from simulator.market import MINUTE_US, BookChanged, Candle, Event, Listing, Traded
+from simulator.pasts import Answer, ParameterError, asked
 from simulator.wire import Close, Renumber, Timing, Wire
 
 PUBLIC = ("bbo-tbt", "trades", "tickers", "books", "books5")
@@ -295,6 +296,38 @@ def renumbered(frame: str, renumber: Renumber, later_us: int) -> str:
     return _MOMENT.sub(lambda m: f'"ts":"{int(m[1]) + later_us // 1000}"', frame)
 
 
+BARS_MIN = {"1m": 1, "5m": 5, "15m": 15, "1H": 60, "4H": 240, "1Dutc": 1_440}
+CANDLES_MAX = 100
+
+
+def past(target: str, listings: Mapping[str, Listing], now_us: int) -> Answer | None:
+    """Answer GET /api/v5/market/history-candles: 100, newest first, between `before` and `after`."""
+    wanted = asked(target)
+    if wanted.path != "/api/v5/market/history-candles":
+        return None
+    listing, minutes = listings.get(wanted.given.get("instId", "")), BARS_MIN.get(wanted.given.get("bar", ""))
+    if listing is None:
+        return Answer({"code": "51001", "msg": "Instrument ID doesn't exist.", "data": []})
+    try:
+        after_us = wanted.number("after", now_us // 1_000 + 1) * 1_000
+        before_us = wanted.number("before", 0) * 1_000
+        limit = min(CANDLES_MAX, wanted.number("limit", CANDLES_MAX))
+    except ParameterError:
+        minutes = None
+    if minutes is None:
+        return Answer({"code": "51000", "msg": "Parameter error", "data": []})
+    length_us = minutes * MINUTE_US
+    first_us = max(before_us + 1, min(after_us, now_us) - limit * length_us)
+    made = listing.candles(length_us, first_us, after_us, now_us)
+    rows = [_row(candle, closed=candle.start_us + length_us <= now_us) for candle in reversed(made)]
+    return Answer({"code": "0", "msg": "", "data": rows})
+
+
+def _row(candle: Candle, *, closed: bool) -> list[str]:
+    told = (candle.open, candle.high, candle.low, candle.close, candle.volume, candle.turnover, candle.turnover)
+    return [str(candle.start_us // 1_000), *(format(value, "f") for value in told), "1" if closed else "0"]
+
+
 WIRE = Wire(
     "okx",
     Timing(messages_per_s_max=100),  # the venue counts 480 requests an hour, not those of a second
@@ -306,4 +339,5 @@ WIRE = Wire(
     rename=('"data":', '"payload":'),
     notice='{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. '
     'Please reconnect.","connId":"a4d3ae55"}',
+    past=past,
 )

@@ -3,19 +3,23 @@
 import asyncio
 import contextlib
 import http
+import json
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
 from simulator.faults import Faults
 from simulator.market import TICK_US, Event, Listing, Market
+from simulator.pasts import Answer
 from simulator.replay import Replay, SessionError
 from simulator.wire import Session, Timing, Wire
 
@@ -103,11 +107,17 @@ class Venue:
             if close is not None and client.closing is None:
                 client.closing = asyncio.create_task(client.connection.close(*close))
 
-    async def _admit(self, connection: ServerConnection, _request: Request) -> Response | None:
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         await self.faults.flow()
         if self.faults.lasts_s("refuse"):
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "refused on demand\n")
-        return None
+        if "Upgrade" in request.headers:
+            return None
+        now_us = time.time_ns() // 1000 + self.faults.ahead_us
+        answer = self._wire.past(request.path, self._listed() or {}, now_us)
+        if answer is None:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "there is no such path\n")
+        return _response(answer, self.faults)
 
     async def _serve(self, connection: ServerConnection) -> None:
         target = connection.request.path if connection.request else "/"
@@ -209,6 +219,18 @@ class Venue:
         except SessionError as error:
             log.error("%s: the replay ends: %s", self.name, error)  # noqa: TRY400 -- the sentence says it all
         client.playing = False
+
+
+def _response(answer: Answer, faults: Faults) -> Response:
+    status, body = http.HTTPStatus(answer.status), json.dumps(answer.body, separators=(",", ":")).encode()
+    headers = Headers({"Content-Type": "application/json", "Connection": "close"})
+    if left_s := faults.lasts_s("throttle"):
+        status, body = http.HTTPStatus.TOO_MANY_REQUESTS, b"{}"
+        headers["Retry-After"] = str(math.ceil(left_s))
+    if faults.lasts_s("nonsense"):
+        body = body[: len(body) // 2]
+    headers["Content-Length"] = str(len(body))
+    return Response(status, status.phrase, headers, body)
 
 
 def _mute_pongs(connection: ServerConnection, faults: Faults) -> None:

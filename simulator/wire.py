@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from simulator.market import Event, Listing
+from simulator.pasts import Answer
 
 
 class Close(NamedTuple):
@@ -57,9 +58,11 @@ class Wire:
 
     `renumbered` puts other numbers in a recorded frame's counters and moves its times on by so many
     microseconds. `first_again` says whether a session begins by repeating the last trade before it.
-    `encode` makes of a frame's text what goes over the wire. The rest is for faults: `notice` announces
-    that the connection will end (None where the venue has no such word), `novelty` belongs to a channel
-    that nobody asked for, and `rename` is a field's name in data frames that becomes another one.
+    `encode` makes of a frame's text what goes over the wire. `past` answers a request over HTTP for candles
+    of the past, by its target, the venue's products and the time; None where it asks for something else.
+    The rest is for faults: `notice` announces that the connection will end (None where the venue has no
+    such word), `novelty` belongs to a channel that nobody asked for, and `rename` is a field's name in data
+    frames that becomes another one.
     """
 
     name: str
@@ -72,3 +75,4 @@ class Wire:
     rename: tuple[str, str]
     notice: str | None = None
     encode: Callable[[str], str | bytes] = str
+    past: Callable[[str, Mapping[str, Listing], int], Answer | None] = lambda _target, _listings, _now_us: None

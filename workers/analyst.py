@@ -30,6 +30,7 @@ from models.bus.topics import Record, Topics
 from models.domain.analysis import PARTS, Analysis, Rules, Told, part_of, series_in
 from models.domain.candles import INTERVALS_S, Candle
 from models.domain.decimals import EXACT
+from models.domain.errors import CrossfillError
 from models.domain.instruments import INSTRUMENTS, Instruments
 from models.domain.quotes import BusItem, Quote, Trade
 from models.domain.vwap import EXACT_SPANS_S, Vwap
@@ -385,14 +386,19 @@ def analyst_of(
 
 
 def _kafka(settings: Settings) -> "KafkaTopics | None":
-    """Return a producer where the topics are on Kafka, and have them made; None where they are Redis streams."""
+    """Return a producer where the topics are on Kafka, and have them made; None where they are Redis streams.
+
+    Raises KafkaOptionsError.
+    """
     if settings.kafka is None:
         return None
-    from models.bus.kafka import make_topics, partitions_of  # noqa: PLC0415 -- few need the library
+    from models.bus.kafka import ASK_S, check_options, make_topics, partitions_of  # noqa: PLC0415 -- few need the library
 
+    options = settings.kafka_client
+    check_options(options)
     partitions = partitions_of(settings.venue_names, [each.symbol for each in INSTRUMENTS])
     # Nobody waits for it: a cluster that is away makes them by their first use.
-    threading.Thread(target=make_topics, args=(settings.kafka, partitions), daemon=True).start()
+    threading.Thread(target=make_topics, args=(settings.kafka, partitions, ASK_S, options), daemon=True).start()
     return kafka_of(settings)
 
 
@@ -410,7 +416,10 @@ def main() -> None:
 
 def run(settings: Settings, known: Instruments, database: Database) -> None:
     """Analyse these pairs until SIGTERM or SIGINT."""
-    account, kafka = Analysed(), _kafka(settings)
+    try:
+        account, kafka = Analysed(), _kafka(settings)
+    except CrossfillError as error:
+        sys.exit(str(error))
     owner = f"{os.getpid()}-{uuid4().hex}"
     analyst, keeper = analyst_of(settings, known, database, kafka, account, owner), KeeperProcess(owner)
     registry = new_registry("analyst", settings)

@@ -10,6 +10,8 @@ from models.settings import Settings
 settings = Settings()
 # What the world outside is asked for only where the market is live.
 LIVE_SCHEDULE = {"listings": {"task": Task.LISTING_REFRESH.value, "schedule": 6 * 3600.0}}
+# A recording has no past.
+PASTS_SCHEDULE = {"pasts": {"task": Task.CANDLES_FETCH.value, "schedule": 2.0, "options": {"expires": 4}}}
 app = Celery("crossfill", include=["workers.orders", "workers.jobs", "workers.housekeeping"])
 app.conf.update(
     celery_options(settings.broker),
@@ -35,5 +37,6 @@ app.conf.update(
         "prune": {"task": Task.EVENT_PRUNE.value, "schedule": 3600.0},
         "audit": {"task": Task.AUDIT_TELL.value, "schedule": 60.0, "options": {"expires": 60}},
         **(LIVE_SCHEDULE if settings.market is Market.LIVE else {}),
+        **(PASTS_SCHEDULE if settings.market is not Market.REPLAY else {}),
     },
 )

@@ -15,8 +15,10 @@ from models.store.candles import prune_candles
 from models.store.database import Database, StoreUnavailableError, now_us
 from models.store.events import prune
 from models.store.jobs import jobs_forgotten, shards_forgotten
+from models.store.pasts import prune_told
 from workers.celery import app, settings
 from workers.listings import lists_of, refresh
+from workers.pasts import fetch_due
 
 if TYPE_CHECKING:
     import redis
@@ -32,6 +34,12 @@ log = structlog.get_logger()
 def database() -> Database:
     """Return this process's database, made when it is first needed and so after any fork."""
     return Database.open(settings.database, pool_size=1, patience_s=PATIENCE_S)
+
+
+@cache
+def bus() -> "redis.Redis":
+    """Return this process's connection to the bus, likewise made after any fork."""
+    return connect(settings.bus)
 
 
 @app.task(name=Task.ORDER_SWEEP.value, throws=(StoreUnavailableError,))
@@ -58,6 +66,12 @@ def refresh_listings() -> dict[str, str]:
     return refresh(database(), lists_of(settings))
 
 
+@app.task(name=Task.CANDLES_FETCH.value, throws=(StoreUnavailableError, BusUnavailableError))
+def fetch_candles() -> int:
+    """Ask venues for what of their past the averages of strategies want, for a moment; return how many requests."""
+    return fetch_due(database(), bus(), settings)
+
+
 @app.task(name=Task.AUDIT_TELL.value, throws=(StoreUnavailableError,))
 def tell_heads() -> list[str]:
     """Log the head of each audit chain, as `crossfill audit verify --head` takes it; return them."""
@@ -72,7 +86,11 @@ def prune_old(store: Database, configured: Settings) -> int:
     kept_us = timedelta(days=configured.events_kept_days) // timedelta(microseconds=1)
     with store.read() as connection:
         time_us = now_us(connection)
-    return prune(store, time_us - kept_us) + prune_candles(store, configured.candles_kept, time_us)
+    return (
+        prune(store, time_us - kept_us)
+        + prune_candles(store, configured.candles_kept, time_us)
+        + prune_told(store, configured.candles_kept, time_us)
+    )
 
 
 def sweep_due(store: Database, configured: Settings) -> int:

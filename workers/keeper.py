@@ -279,7 +279,7 @@ def kafka_of(settings: Settings) -> "KafkaTopics | None":
         return None
     from models.bus.kafka import KafkaTopics  # noqa: PLC0415 -- few need the library
 
-    return KafkaTopics(settings.kafka)
+    return KafkaTopics(settings.kafka, options=settings.kafka_client)
 
 
 def main() -> None:

@@ -30,6 +30,14 @@ class ListError(CrossfillError):
     """A venue's list cannot be had or used; the sentence says why."""
 
 
+class RefusedError(ListError):
+    """A venue answered with an error. `retry_after` is that header, where it came with it."""
+
+    def __init__(self, status: int, reason: str, retry_after: str | None) -> None:
+        super().__init__(f"the answer is {status} {reason}")
+        self.status, self.retry_after = status, retry_after
+
+
 def lists_of(settings: Settings) -> dict[str, str]:
     """Return the addresses of the lists by venue: none where the market is not live.
 
@@ -41,16 +49,19 @@ def lists_of(settings: Settings) -> dict[str, str]:
     return {name: LISTS[name][0] for name in names}
 
 
-def fetch(url: str) -> bytes:
-    """Return what a GET answers with. Raises OSError, HTTPException, ListError beyond the limits of time and size."""
-    until = time.monotonic() + TIMEOUT_S
+def fetch(url: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return what a GET answers with.
+
+    Raises OSError, HTTPException, RefusedError for an error, ListError beyond the limits of time and size.
+    """
+    until = time.monotonic() + timeout_s
     request = Request(url, headers={"User-Agent": "crossfill"})  # noqa: S310 -- the registry's addresses
     pieces, size = [], 0
     try:
-        opened = urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 -- likewise
+        opened = urlopen(request, timeout=timeout_s)  # noqa: S310 -- likewise
     except HTTPError as error:
         error.close()  # it holds the connection
-        raise ListError(f"the answer is {error.code} {error.reason}") from error
+        raise RefusedError(error.code, error.reason, error.headers.get("Retry-After")) from error
     with opened as answer:
         while piece := answer.read1(PIECE_BYTES):
             pieces.append(piece)
@@ -58,7 +69,7 @@ def fetch(url: str) -> bytes:
             if size > BYTES_MAX:
                 raise ListError(f"it is larger than {BYTES_MAX // 1_000_000} MB")
             if time.monotonic() > until:
-                raise ListError(f"it takes longer than {TIMEOUT_S:g} s")
+                raise ListError(f"it takes longer than {timeout_s:g} s")
         if answer.length:
             raise ListError(f"it ends {answer.length} bytes too early")
     return b"".join(pieces)

@@ -6,7 +6,9 @@ from typing import Any
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from models.domain.errors import CrossfillError
@@ -27,6 +29,8 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": min(timeout_s, 3),
         "socket_keepalive": True,
         "health_check_interval": 10,
+        # With them the library's pools hand out connections that have ended meanwhile, and a command fails.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
@@ -37,7 +41,7 @@ def connect(url: str, *, timeout_s: float = 5) -> redis.Redis:
 
 def connect_async(url: str, *, timeout_s: float = 5) -> redis.asyncio.Redis:
     """Return the same for asyncio."""
-    return redis.asyncio.Redis.from_url(url, **_options(timeout_s))
+    return redis.asyncio.Redis.from_url(url, retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **_options(timeout_s))
 
 
 @contextmanager

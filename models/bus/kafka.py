@@ -4,6 +4,7 @@ Delivery is at least once and in order for each pair of a topic. Publishing neve
 within WAIT_S, or what finds the queue full, is lost and counted, and prices go on.
 """
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,17 +26,30 @@ QUEUE_KB_MAX = 65_536
 CLOSE_S = 5.0
 POLL_S = 0.1
 ASK_S = 5.0  # for an answer about topics
+BEGIN_S = 2.0  # for the first answer to a reader, whom somebody waits for
 SESSION_MS = 6_000  # a group's member that is silent for so long is taken for dead; brokers take no less by default
 WARN_S = 60.0  # that Kafka does not answer is said no more often
 VENUE_PARTITIONS = 6  # a venue's topic has many keys; a pair's has one, and what has one needs one partition
 
 Headers = list[tuple[str, str | bytes | None]]
 
+_SECRET = re.compile("password|secret|token|pem|config|jaas")  # of an option's name
 _KIND = "kind"
 _HEADERS: dict[Kind, Headers] = {kind: [(_KIND, kind.value.encode())] for kind in Kind}
 _KINDS: dict[str | bytes | None, Kind] = {kind.value.encode(): kind for kind in Kind}
 
 log = structlog.get_logger()
+
+
+class KafkaOptionsError(CrossfillError):
+    """The client does not take an option; the sentence says which, and holds no password."""
+
+    def __init__(self, cause: KafkaException, options: Mapping[str, str]) -> None:
+        why = cause.args[0].str()
+        for name, value in options.items():
+            if value and _SECRET.search(name):
+                why = why.replace(value, "***")
+        super().__init__(f"CROSSFILL_KAFKA_OPTIONS, or CROSSFILL_BUS_URL: {why}")
 
 
 class KafkaUnavailableError(BusUnavailableError):
@@ -45,9 +59,17 @@ class KafkaUnavailableError(BusUnavailableError):
         CrossfillError.__init__(self, f"Kafka is not available: {cause}")
 
 
-def _options(brokers: str) -> dict[str, Any]:
+def _options(brokers: str, more: Mapping[str, str] | None) -> dict[str, Any]:
     # Its own lines on standard error say in ten what we log in one.
-    return {"bootstrap.servers": brokers, "log_level": 0, "reconnect.backoff.max.ms": 2_000}
+    return {"reconnect.backoff.max.ms": 2_000, **(more or {}), "bootstrap.servers": brokers, "log_level": 0}
+
+
+def check_options(options: Mapping[str, str]) -> None:
+    """Raise KafkaOptionsError where the client does not take these options; nothing is connected."""
+    try:
+        AdminClient(_options("", options))
+    except KafkaException as error:
+        raise KafkaOptionsError(error, options) from None
 
 
 def partitions_of(venues: Iterable[str], symbols: Iterable[str]) -> dict[str, int]:
@@ -55,13 +77,15 @@ def partitions_of(venues: Iterable[str], symbols: Iterable[str]) -> dict[str, in
     return dict.fromkeys(venues, VENUE_PARTITIONS) | dict.fromkeys(symbols, 1)
 
 
-def make_topics(brokers: str, partitions: Mapping[str, int], limit_s: float = ASK_S) -> bool:
+def make_topics(
+    brokers: str, partitions: Mapping[str, int], limit_s: float = ASK_S, options: Mapping[str, str] | None = None
+) -> bool:
     """Make the topics that are not there yet, with so many partitions, replicated as the cluster does by default.
 
     Return whether all are there. What cannot be made so (no answer within `limit_s`, no permission) is made by the
     first record, where the cluster allows that.
     """
-    client = AdminClient(_options(brokers))
+    client = AdminClient(_options(brokers, options))
     wanted = [NewTopic(topic, count, replication_factor=-1) for topic, count in partitions.items()]
     problems: dict[str, str] = {}
     for topic, made in client.create_topics(wanted, request_timeout=limit_s).items():
@@ -80,12 +104,20 @@ def make_topics(brokers: str, partitions: Mapping[str, int], limit_s: float = AS
 class KafkaTopics:
     """Publishes by an idempotent producer: what the client sends again is not there twice, and order stays.
 
-    `wait_s` is how long a record may wait for Kafka. A thread hears what became of records. After an error
+    `wait_s` is how long a record may wait for Kafka; `options` are more of the client's, as check_options takes them.
+    A thread hears what became of records. After an error
     that no producer survives, another one takes over.
     """
 
-    def __init__(self, brokers: str, *, wait_s: float = WAIT_S, queue_max: int = QUEUE_MAX) -> None:
-        self._settings = _options(brokers) | {
+    def __init__(
+        self,
+        brokers: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        wait_s: float = WAIT_S,
+        queue_max: int = QUEUE_MAX,
+    ) -> None:
+        self._settings = _options(brokers, options) | {
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 2,
@@ -176,13 +208,21 @@ class KafkaReader:
     """
 
     def __init__(
-        self, brokers: str, topics: Sequence[str], *, group: str | None = None, beginning: bool = False
+        self,
+        brokers: str,
+        topics: Sequence[str],
+        *,
+        group: str | None = None,
+        beginning: bool = False,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self._grouped = group is not None
         self._problem: KafkaError | None = None  # met behind records, which go first
+        self._complaint: KafkaError | None = None  # what it says by itself: why there is no answer
         self._consumer = Consumer(
-            _options(brokers)
+            _options(brokers, options)
             | {
+                "error_cb": self._complained,
                 "group.id": group or f"alone-{uuid4().hex}",  # it asks for one even where none is used
                 "auto.offset.reset": "earliest" if beginning else "latest",
                 "enable.auto.commit": False,
@@ -198,13 +238,18 @@ class KafkaReader:
             else:
                 self._consumer.subscribe(list(topics))
         except BaseException as error:
+            self._consumer.poll(0)  # for what it has to complain of
             self._consumer.close()
             if isinstance(error, KafkaException):
-                raise KafkaUnavailableError(error.args[0].str()) from error
+                raise KafkaUnavailableError((self._complaint or error.args[0]).str()) from error
             raise
 
+    def _complained(self, error: KafkaError) -> None:
+        # The first one says why; that all brokers are down follows from it.
+        self._complaint = self._complaint or error
+
     def _places(self, topic: str, *, beginning: bool) -> list[TopicPartition]:
-        found = self._consumer.list_topics(topic, timeout=ASK_S).topics[topic]
+        found = self._consumer.list_topics(topic, timeout=BEGIN_S).topics[topic]
         if found.error is not None or not found.partitions:
             raise KafkaUnavailableError(f"it has no topic {topic} yet; its first record makes it")
         places = [TopicPartition(topic, number) for number in found.partitions]

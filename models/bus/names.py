@@ -20,6 +20,7 @@ class Task(StrEnum):
     DATABASE_CHECKPOINT = "database.checkpoint"
     LISTING_REFRESH = "listing.refresh"
     AUDIT_TELL = "audit.tell"
+    CANDLES_FETCH = "candles.fetch"
 
 
 COLLECTORS = "collectors"  # hash: venue -> state of its collector
@@ -86,6 +87,11 @@ def window_key(series: str) -> str:
 def topic_stream(topic: str) -> str:
     """Return the stream of a topic, which is named as a venue or as a symbol is."""
     return f"topic:{topic}"
+
+
+def past_key(venue: str) -> str:
+    """Return the key that is there while a venue is asked for its past, or may not be asked again yet."""
+    return f"past:{venue}"
 
 
 def venue_lease_key(venue: str) -> str:

@@ -12,16 +12,14 @@ served in between.
 import heapq
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from decimal import Decimal, localcontext
+from decimal import localcontext
 from math import inf
 from typing import Any
-
-import msgspec
-from sortedcontainers import SortedList
 
 from models.domain.decimals import EXACT
 from models.domain.instruments import Instrument, Instruments
 from models.domain.ledger import Ledger
+from models.domain.offers import BUY, SELL, SEQ_BITS, SEQ_MASK, Offer, Resting, Symbol, Venue, VenueProduct
 from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
 from models.domain.outcomes import Level, Outcome, Split, StepResult, VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
@@ -29,182 +27,7 @@ from models.domain.waiting import nearest
 
 OUTCOMES_MAX = 500
 
-# Python 3.11 takes 0.1 us to read a member of an enum by its class.
-BUY, SELL = Side.BUY, Side.SELL
-QUEUED, WORKING, FILLED = OrderState.QUEUED, OrderState.WORKING, OrderState.FILLED
-
-# An order's place in its queue is one integer: its limit, so that the first to be served is the lowest, then
-# its accept sequence, which is below 2^63.
-SEQ_BITS = 63
-SEQ_MASK = (1 << SEQ_BITS) - 1
-
-
-class _Resting(msgspec.Struct, gc=False):
-    """An order in the book, or on its way there; `left` in lots. There may be millions of them."""
-
-    order: Order
-    key: int
-    left: int
-    queue: "_Queue"
-    splits: list[Split] | None = None  # since the last result
-
-    @property
-    def limit(self) -> int:
-        """The limit as far as it is reached by an offer's `reach`."""
-        return self.key >> SEQ_BITS
-
-
-class _Queue:
-    """The resting orders of one symbol and side that may use the same venues: `offers`, the alphabet's first first.
-
-    No quote walks past orders that may not use it. `head` is the first order's key, `first` its limit; without one
-    both are inf.
-    """
-
-    __slots__ = ("first", "head", "keys", "offers", "symbol")
-
-    def __init__(self, symbol: "_Symbol", offers: "list[_Offer]") -> None:
-        self.symbol = symbol
-        self.offers = offers
-        self.keys = SortedList()
-        self.head: float = inf
-        self.first: float = inf
-        for offer in offers:
-            offer.queues.append(self)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def add(self, key: int) -> None:
-        self.keys.add(key)
-        if key < self.head:
-            self.head, self.first = key, key >> SEQ_BITS
-
-    def remove(self, key: int) -> None:
-        self.keys.remove(key)
-        if not self.keys:
-            self.head = self.first = inf
-        elif key == self.head:
-            self.head = head = self.keys[0]
-            self.first = head >> SEQ_BITS
-
-    def best(self, limit: float) -> "_Offer | None":
-        """Return the offer with the best price that satisfies a limit and has something left."""
-        best: _Offer | None = None
-        for offer in self.offers:
-            if offer.reach >= limit and (best is None or offer.reach > best.reach) and offer.left():
-                best = offer
-        return best
-
-
-class _Offer:
-    """One side of a venue product, seen by the orders that take it: its ledger, and who wants something of it.
-
-    `reach` is the highest limit, as keys have it, that its price satisfies; -inf where it shows nothing.
-    """
-
-    __slots__ = ("_lots", "_price", "_size", "_ticks", "ledger", "lot", "product", "queues", "reach", "side", "tick")
-
-    def __init__(self, product: "_Product", side: Side, ledger: Ledger, instrument: Instrument) -> None:
-        self.product = product
-        self.side = side
-        self.ledger = ledger
-        self.queues: list[_Queue] = []
-        self.reach: float = -inf
-        self.tick, self.lot = instrument.tick, instrument.lot
-        # A quote repeats most of what the last one said; what is the same is not scaled again.
-        self._price = self._size = Decimal(0)
-        self._ticks = self._lots = 0
-
-    def show(self, now_us: int, price: Decimal | None, size: Decimal | None) -> bool:
-        """Take in what a quote says of this side, and say whether an order that rests may have something of it."""
-        if price is None or size is None:
-            self.reach = -inf
-            self.ledger.show(now_us, None, 0)
-            return False
-        if price != self._price:
-            self._ticks, self._price = _scaled_price(self.side, price, self.tick), price
-        if size != self._size:
-            self._lots, self._size = int(size // self.lot), size
-        self.reach = reach = self._ticks if self.side is SELL else -self._ticks
-        self.ledger.show(now_us, self._ticks, self._lots)
-        for queue in self.queues:
-            if queue.first <= reach:
-                return self.left() > 0
-        return False
-
-    def blind(self) -> None:
-        self.reach = -inf
-        self.ledger.blind()
-
-    def left(self) -> int:
-        return self.ledger.available(self.product.symbol.now_us) if self.product.open else 0
-
-
-class _Product:
-    """One venue product: the quote that it shows, and its two sides.
-
-    `token` and `number` are those of the newest quote that came. Whatever else is here is as far as
-    the inputs of its symbol have been worked.
-    """
-
-    __slots__ = ("asks", "bids", "id", "live", "number", "open", "quote", "symbol", "token", "venue")
-
-    def __init__(self, venue: "_Venue", product_id: str, symbol: "_Symbol", ledger: Callable[[Side], Ledger]) -> None:
-        self.venue = venue
-        self.id = product_id
-        self.symbol = symbol
-        self.bids, self.asks = (_Offer(self, side, ledger(side), symbol.instrument) for side in (SELL, BUY))
-        self.token = 0
-        self.number = 0
-        self.quote: Quote | None = None  # None: nothing to be believed yet
-        self.live = False
-        self.open = False  # its venue is on, and fed
-
-    @property
-    def ledgers(self) -> dict[Side, Ledger]:
-        """Its ledgers by the side of the orders that take from them."""
-        return {SELL: self.bids.ledger, BUY: self.asks.ledger}
-
-    def offer(self, side: Side) -> _Offer:
-        return self.bids if side is SELL else self.asks
-
-
-class _Venue:
-    """What a venue said last; its products hear of it each in its turn."""
-
-    __slots__ = ("enabled", "fed", "marked_us", "name", "products", "token")
-
-    def __init__(self, name: str, *, enabled: bool) -> None:
-        self.name = name
-        self.enabled = enabled
-        self.products: dict[str, _Product] = {}
-        self.token = 0
-        self.fed = False
-        self.marked_us = 0
-
-
-class _Symbol:
-    """One instrument: its products, its queues, and what it has still to do."""
-
-    __slots__ = ("busy", "deadlines", "inputs", "instrument", "now_us", "products", "queues", "unmatched")
-
-    def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-        self.products: list[_Product] = []
-        self.queues: dict[Side, dict[frozenset[str], _Queue]] = {SELL: {}, BUY: {}}
-        self.deadlines: list[tuple[int, int]] = []  # a heap, each with an order's sequence
-        self.now_us = 0  # of the step that its inputs are from
-        self.inputs: deque[tuple[int, Callable[..., None], tuple[Any, ...]]] = deque()
-        self.unmatched: dict[Side, None] = {}
-        self.busy = False  # there are inputs, or sides to be matched
-
-    def queue(self, side: Side, venues: frozenset[str]) -> _Queue:
-        queue = self.queues[side].get(venues)
-        if queue is None:
-            offers = [product.offer(side) for product in self.products if product.venue.name in venues]
-            queue = self.queues[side][venues] = _Queue(self, offers)
-        return queue
+QUEUED, WORKING, FILLED = OrderState.QUEUED, OrderState.WORKING, OrderState.FILLED  # as in offers
 
 
 class Book:
@@ -226,24 +49,24 @@ class Book:
     ) -> None:
         self._silence_us = silence_us
         self._now_us = 0
-        self._venues: dict[str, _Venue] = {}
-        self._symbols: dict[str, _Symbol] = {}
-        self._nowhere = _Symbol(Instrument("", "", ()))  # of orders for instruments that are gone
-        self._resting: dict[int, _Resting] = {}
-        self._unplaced: dict[int, _Symbol] = {}  # orders that wait for their turn
+        self._venues: dict[str, Venue] = {}
+        self._symbols: dict[str, Symbol] = {}
+        self._nowhere = Symbol(Instrument("", "", ()))  # of orders for instruments that are gone
+        self._resting: dict[int, Resting] = {}
+        self._unplaced: dict[int, Symbol] = {}  # orders that wait for their turn
         # When a symbol must look at its deadlines: at the earliest of them, or sooner.
         self._alarms: list[tuple[int, str]] = []
-        self._busy: deque[_Symbol] = deque()  # whose turn comes next
+        self._busy: deque[Symbol] = deque()  # whose turn comes next
         self._outcomes: dict[int, Outcome] = {}
-        self._filling: dict[int, _Resting] = {}
-        self._touched: set[_Offer] = set()
+        self._filling: dict[int, Resting] = {}
+        self._touched: set[Offer] = set()
         off = frozenset(disabled)
         for instrument in instruments:
-            symbol = self._symbols[instrument.symbol] = _Symbol(instrument)
+            symbol = self._symbols[instrument.symbol] = Symbol(instrument)
             # Of two venues with the same price the first in the alphabet is taken: a rule that no table changes.
             for product in sorted(instrument.books, key=lambda each: each.venue):
-                venue = self._venues.setdefault(product.venue, _Venue(product.venue, enabled=product.venue not in off))
-                made = venue.products[product.id] = _Product(venue, product.id, symbol, ledger)
+                venue = self._venues.setdefault(product.venue, Venue(product.venue, enabled=product.venue not in off))
+                made = venue.products[product.id] = VenueProduct(venue, product.id, symbol, ledger)
                 symbol.products.append(made)
         for name, token in (tokens or {}).items():
             if name in self._venues:
@@ -273,7 +96,7 @@ class Book:
                 heapq.heappush(self._alarms, (first_us, name))
         return None
 
-    def _first_deadline(self, symbol: _Symbol) -> int | None:
+    def _first_deadline(self, symbol: Symbol) -> int | None:
         deadlines = symbol.deadlines
         while deadlines and deadlines[0][1] not in self._resting:
             heapq.heappop(deadlines)
@@ -309,18 +132,19 @@ class Book:
 
     # Whose turn it is
 
-    def _later(self, symbol: _Symbol, act: Callable[..., None], *about: Any) -> None:  # noqa: ANN401 -- what it is told
+    def _later(self, symbol: Symbol, act: Callable[..., None], *about: Any) -> None:  # noqa: ANN401 -- what it is told
         """Do something with a symbol after what it has still to do."""
         symbol.inputs.append((self._now_us, act, about))
         if not symbol.busy:
             self._wait(symbol)
 
-    def _wait(self, symbol: _Symbol) -> None:
+    def _wait(self, symbol: Symbol) -> None:
         symbol.busy = True
         self._busy.append(symbol)
 
-    def _unmatch(self, symbol: _Symbol, side: Side) -> None:
-        symbol.unmatched[side] = None
+    def _unmatch(self, symbol: Symbol, side: Side) -> None:
+        if side not in symbol.unmatched:
+            symbol.unmatched.append(side)
         if not symbol.busy:
             self._wait(symbol)
 
@@ -333,13 +157,12 @@ class Book:
             if symbol.busy:
                 self._busy.append(symbol)
 
-    def _turn(self, symbol: _Symbol, outcomes_max: int) -> None:
+    def _turn(self, symbol: Symbol, outcomes_max: int) -> None:
         inputs, unmatched, outcomes, filling = symbol.inputs, symbol.unmatched, self._outcomes, self._filling
         while len(outcomes) + len(filling) < outcomes_max:
             if unmatched:
-                side = next(iter(unmatched))
-                if self._match(symbol, side, outcomes_max):
-                    del unmatched[side]
+                if self._match(symbol, unmatched[0], outcomes_max):
+                    del unmatched[0]
             elif inputs:
                 symbol.now_us, act, about = inputs.popleft()
                 act(*about)
@@ -369,7 +192,7 @@ class Book:
             if found is not None:
                 self._later(found, self._cancel, seq)
 
-    def _expire(self, symbol: _Symbol) -> None:
+    def _expire(self, symbol: Symbol) -> None:
         first_us = self._first_deadline(symbol)
         if first_us is None:
             return
@@ -393,7 +216,7 @@ class Book:
 
     # What venues say
 
-    def _tell(self, venue: _Venue, *, blind: bool = False) -> None:
+    def _tell(self, venue: Venue, *, blind: bool = False) -> None:
         """Tell all products of a venue whether it sells, each after what it has heard before."""
         for product in venue.products.values():
             symbol = product.symbol
@@ -404,13 +227,9 @@ class Book:
                 symbol.now_us = self._now_us
                 self._hear(*about)
 
-    def _hear(self, product: _Product, open_: bool, blind: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
-        product.open = open_
-        if blind:
-            product.quote = None
-            product.bids.blind()
-            product.asks.blind()
-        elif open_:
+    def _hear(self, product: VenueProduct, open_: bool, blind: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
+        product.hear(open_=open_, blind=blind)
+        if open_:
             self._unmatch(product.symbol, SELL)
             self._unmatch(product.symbol, BUY)
 
@@ -422,7 +241,7 @@ class Book:
                 venue.fed = True
                 self._tell(venue)
 
-    def _admit(self, venue: _Venue, token: int) -> bool:
+    def _admit(self, venue: Venue, token: int) -> bool:
         """Say whether a connection's word counts; a newer one makes everything older unbelievable."""
         if token > venue.token:
             venue.token = token
@@ -445,7 +264,7 @@ class Book:
             symbol.now_us = self._now_us
             self._show(product, quote)
 
-    def _show(self, product: _Product, quote: Quote) -> None:
+    def _show(self, product: VenueProduct, quote: Quote) -> None:
         product.quote, product.live = quote, quote.live
         if not quote.live:
             product.bids.blind()  # it says nothing of what is shown, and the doubt goes against selling
@@ -465,52 +284,28 @@ class Book:
 
     # Matching
 
-    def _match(self, symbol: _Symbol, side: Side, outcomes_max: int) -> bool:
+    def _match(self, symbol: Symbol, side: Side, outcomes_max: int) -> bool:
         """Fill the first order by price, then accept sequence, from its best venue, until none crosses.
 
         Returns False where it stopped at `outcomes_max` orders with work left.
         """
-        queues = symbol.queues[side].values()
+        queues, outcomes, filling = symbol.queues[side].values(), self._outcomes, self._filling
         while True:
             first: float = inf
-            source: _Offer | None = None
+            source: Offer | None = None
             for queue in queues:
                 if queue.head < first and (offer := queue.best(queue.first)) is not None:
                     first, source = queue.head, offer
             if source is None:
                 return True
-            resting = self._resting[int(first) & SEQ_MASK]
-            if resting.order.seq not in self._filling and self._done() >= outcomes_max:
+            seq = int(first) & SEQ_MASK
+            if len(outcomes) + len(filling) >= outcomes_max and seq not in filling:
                 return False
-            self._fill(resting, source)
+            self._fill(self._resting[seq], source)
 
-    def _fill(self, resting: _Resting, offer: _Offer) -> None:
-        ledger, product, lot = offer.ledger, offer.product, offer.lot
-        quote = product.quote
-        assert quote is not None
-        assert ledger.best is not None
-        available = offer.left()
-        size = resting.left if resting.left < available else available  # noqa: FURB136 -- as in the ledger
-        before = ledger.take(size)
+    def _fill(self, resting: Resting, offer: Offer) -> None:
+        offer.sell(resting)
         self._touched.add(offer)
-        resting.left -= size
-        split = Split(
-            product.venue.name,
-            product.id,
-            offer.side,
-            ledger.best * offer.tick,
-            size * lot,
-            quote.token,
-            quote.number,
-            ledger.shown * lot,
-            before * lot,
-            quote.exchange_time_us,
-            quote.received_time_us,
-        )
-        if resting.splits is None:
-            resting.splits = [split]
-        else:
-            resting.splits.append(split)
         if resting.left:
             self._filling[resting.order.seq] = resting
         else:
@@ -518,7 +313,7 @@ class Book:
 
     # Orders come and go
 
-    def _place(self, symbol: _Symbol, order: Order, cancelled: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
+    def _place(self, symbol: Symbol, order: Order, cancelled: bool) -> None:  # noqa: FBT001 -- from the queue of inputs
         del self._unplaced[order.seq]
         try:
             self._place_checked(symbol, order, cancelled=cancelled)
@@ -528,7 +323,7 @@ class Book:
             self._filling.pop(order.seq, None)
             self._outcomes[order.seq] = Outcome(order, OrderState.REJECTED, Reason.STEP_FAILED, (), symbol.now_us)
 
-    def _place_checked(self, symbol: _Symbol, order: Order, *, cancelled: bool) -> None:
+    def _place_checked(self, symbol: Symbol, order: Order, *, cancelled: bool) -> None:
         if order.seq in self._resting:
             return
         instrument = symbol.instrument
@@ -539,7 +334,7 @@ class Book:
         limit = instrument.scale_price(order.price)
         left = instrument.scale_size(order.size - order.filled_size)
         key = ((limit if order.side is SELL else -limit) << SEQ_BITS) + order.seq
-        resting = _Resting(order, key, left, symbol.queue(order.side, venues))
+        resting = Resting(order, key, left, symbol.queue(order.side, venues))
         if order.deadline_us is not None and order.deadline_us <= symbol.now_us:
             self._end(resting, OrderState.EXPIRED, Reason.DEADLINE)
         elif cancelled:
@@ -549,10 +344,10 @@ class Book:
         else:
             self._rest(symbol, resting)
 
-    def _fillable(self, resting: _Resting) -> int:
-        return sum(offer.left() for offer in resting.queue.offers if resting.limit <= offer.reach)
+    def _fillable(self, resting: Resting) -> int:
+        return sum(offer.ledger.left for offer in resting.queue.offers if resting.limit <= offer.reach)
 
-    def _rest(self, symbol: _Symbol, resting: _Resting) -> None:
+    def _rest(self, symbol: Symbol, resting: Resting) -> None:
         order, queue = resting.order, resting.queue
         # Whoever was here before has been served, so the new order takes what is left, and it alone.
         while (offer := queue.best(resting.limit)) is not None:
@@ -571,7 +366,7 @@ class Book:
         if order.state is QUEUED:
             self._filling.setdefault(order.seq, resting)
 
-    def _end(self, resting: _Resting, state: OrderState, reason: Reason | None) -> None:
+    def _end(self, resting: Resting, state: OrderState, reason: Reason | None) -> None:
         order = resting.order
         if self._resting.pop(order.seq, None) is not None:
             resting.queue.remove(resting.key)
@@ -595,19 +390,10 @@ class Book:
         venue = self._venues.get(level.venue)
         product = venue.products.get(level.product_id) if venue is not None else None
         if product is not None and level.taken:
-            instrument = product.symbol.instrument
-            price = _scaled_price(level.side, level.price, instrument.tick)
-            product.offer(level.side).ledger.restore(price, _ceiling(level.taken, instrument.lot))
+            product.offer(level.side).restore(level)
 
     def _changed(self) -> list[Level]:
-        levels = []
-        for offer in self._touched:
-            venue, product_id, ledger = offer.product.venue.name, offer.product.id, offer.ledger
-            levels += [
-                Level(venue, product_id, offer.side, price * offer.tick, ledger.taken.get(price, 0) * offer.lot)
-                for price in sorted(ledger.changed)
-            ]
-            ledger.changed.clear()
+        levels = [level for offer in self._touched for level in offer.changed()]
         self._touched.clear()
         return levels
 
@@ -619,8 +405,8 @@ class Book:
         if resting is None:
             return None
         limit, offers = resting.limit, resting.queue.offers
-        reached = [Reason.TAKEN_BY_OTHERS if limit <= offer.reach else Reason.OUTSIDE_LIMIT for offer in offers]
-        return nearest(_shut(offer.product) or reason for offer, reason in zip(offers, reached, strict=True))
+        reached = [Reason.TAKEN_BY_OTHERS if limit <= offer.price else Reason.OUTSIDE_LIMIT for offer in offers]
+        return nearest(offer.product.shut or reason for offer, reason in zip(offers, reached, strict=True))
 
     def waiting_counts(self) -> dict[Reason, int]:
         """Count the open orders by why each is not filled now; a queue is asked once, however many are in it."""
@@ -628,31 +414,9 @@ class Book:
         for symbol in self._symbols.values():
             for queues in symbol.queues.values():
                 for queue in queues.values():
-                    if queue.keys:
-                        _count(queue, counts)
+                    if queue:
+                        queue.count(counts)
         return counts
-
-
-def _shut(product: _Product) -> Reason | None:
-    """Return why nobody is sold anything by a product now, or None where it depends on the order."""
-    if not product.venue.enabled:
-        return Reason.VENUE_DISABLED
-    if product.venue.marked_us and not product.venue.fed:
-        return Reason.VENUE_STALE
-    if product.quote is None or not product.venue.fed:
-        return Reason.NO_QUOTE_YET
-    return None if product.live else Reason.NOT_LIVE
-
-
-def _count(queue: _Queue, counts: dict[Reason, int]) -> None:
-    shut = [_shut(offer.product) for offer in queue.offers]
-    reach = max((offer.reach for offer, why in zip(queue.offers, shut, strict=True) if why is None), default=-inf)
-    # The queue is sorted by limit, so those that the best price reaches are its first.
-    crossing = queue.keys.bisect_left((int(reach) + 1) << SEQ_BITS) if reach > -inf else 0
-    others = nearest(reason or Reason.OUTSIDE_LIMIT for reason in shut)
-    for reason, count in ((Reason.TAKEN_BY_OTHERS, crossing), (others, len(queue) - crossing)):
-        if count:
-            counts[reason] = counts.get(reason, 0) + count
 
 
 def _gone(order: Order) -> tuple[OrderState, Reason]:
@@ -683,13 +447,3 @@ def _worked(order: Order, splits: Iterable[Split]) -> Order:
         size,
         value,
     )
-
-
-def _ceiling(value: Decimal, step: Decimal) -> int:
-    whole, rest = divmod(value, step)
-    return int(whole) + 1 if rest else int(whole)
-
-
-def _scaled_price(side: Side, price: Decimal, tick: Decimal) -> int:
-    """Round a finer price so that less is sold: a bid down, an ask up."""
-    return int(price // tick) if side is SELL else _ceiling(price, tick)

@@ -21,16 +21,17 @@ RULE_VERSION = 1
 class Ledger:
     """One side of one product, seen from the orders that take it: a `SELL` ledger holds bids.
 
-    Prices and sizes are scaled integers. `best` is None where the side shows nothing. `taken` has what was taken
-    from each price; only the methods here change it.
+    Prices and sizes are scaled integers. `best` is None where the side shows nothing; `left` is how much of the best
+    level can be sold now. `taken` has what was taken from each price; only the methods here change it.
     """
 
-    __slots__ = ("_prices", "_short_since", "best", "changed", "shown", "sign", "taken")
+    __slots__ = ("_prices", "_short_since", "best", "changed", "left", "shown", "sign", "taken")
 
     def __init__(self, side: Side) -> None:
         self.sign = 1 if side is Side.SELL else -1  # a higher bid is better, a lower ask is better
         self.best: int | None = None
         self.shown = 0
+        self.left = 0
         self.taken: dict[int, int] = {}
         self._prices: list[int] = []  # those of `taken`, from low to high
         self.changed: set[int] = set()
@@ -39,14 +40,24 @@ class Ledger:
 
     def show(self, now_us: int, price: int | None, size: int) -> None:
         """Take in what the venue shows now: its best price (None: nothing) and the size there."""
-        self.best, self.shown = price, size
         if not self.taken:
+            self.best, self.shown, self.left = price, size, size
             return
+        self._judge(now_us, price, size)
+        self.best, self.shown = price, size
+        self._look()
+
+    def _judge(self, now_us: int, price: int | None, size: int) -> None:
         if self._short_since:
             self._forget(now_us)
             for level in list(self._short_since):
                 if price is not None and (level - price) * self.sign < 0:
                     del self._short_since[level]  # behind the best price: hidden, not gone
+        elif price is not None and len(self.taken) <= HIDDEN_MAX:
+            # Most quotes show at least what was taken, at a price that none with a record is better than.
+            top = self._prices[-1] if self.sign > 0 else self._prices[0]
+            if (size >= self.taken[top]) if price == top else (price - top) * self.sign > 0:
+                return
         # Levels in front of the best price are few: a second later they are forgotten.
         for level in self._in_front(price):
             taken, shown = self.taken[level], size if level == price else 0
@@ -55,36 +66,37 @@ class Ledger:
             else:
                 since, _ = self._short_since.get(level, (now_us, 0))
                 self._short_since[level] = (since, shown)
-        if len(self.taken) > HIDDEN_MAX:
-            self._prune()
+        if len(self.taken) > HIDDEN_MAX and price is not None:
+            self._prune(price)
+
+    def _look(self) -> None:
+        left = self.shown - self.taken.get(self.best, 0) if self.best is not None else 0
+        self.left = left if left > 0 else 0  # noqa: FURB136 -- max() takes twice as long, millions of times
 
     def blind(self) -> None:
         """Show nothing and judge nothing: the feed is not to be believed until its next quote."""
-        self.best, self.shown = None, 0
+        self.best, self.shown, self.left = None, 0, 0
         self._short_since.clear()
-
-    def available(self, now_us: int) -> int:  # noqa: ARG002 -- another rule may ask for it
-        """Return how much of the best level can be sold now. Looking changes nothing: only quotes are judged."""
-        if self.best is None:
-            return 0
-        left = self.shown - self.taken.get(self.best, 0)
-        return left if left > 0 else 0  # noqa: FURB136 -- max() takes twice as long, millions of times
 
     def take(self, size: int) -> int:
         """Take from the best level and return what had been taken from it before."""
         price = self.best
         assert price is not None
+        assert 0 < size <= self.left
         before = self.taken.get(price, 0)
-        assert 0 < size <= self.shown - before
-        self.restore(price, before + size)
+        if not before:
+            insort(self._prices, price)
+        self.taken[price] = before + size
+        self.left -= size
         self.changed.add(price)
         return before
 
     def restore(self, price: int, taken: int) -> None:
-        """Know what was taken from a level, in all, whoever took it."""
+        """Know what was taken from a level, in all and more than nothing, whoever took it."""
         if price not in self.taken:
             insort(self._prices, price)
         self.taken[price] = taken
+        self._look()
 
     def _forget(self, now_us: int) -> None:
         for level, (since, shown) in list(self._short_since.items()):
@@ -107,10 +119,8 @@ class Ledger:
             return prices[:]
         return prices[bisect_left(prices, price) :] if self.sign > 0 else prices[: bisect_right(prices, price)]
 
-    def _prune(self) -> None:
-        if self.best is None:
-            return
-        prices, best = self._prices, self.best
+    def _prune(self, best: int) -> None:
+        prices = self._prices
         hidden = prices[: bisect_left(prices, best)] if self.sign > 0 else prices[bisect_right(prices, best) :]
         far = hidden[:-HIDDEN_MAX] if self.sign > 0 else hidden[HIDDEN_MAX:]
         for level in far:
@@ -123,9 +133,8 @@ class GrowthOnly(Ledger):
 
     __slots__ = ()
 
-    def show(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- time changes nothing here
-        """Take in a quote, and forget nothing."""
-        self.best, self.shown = price, size
+    def _judge(self, now_us: int, price: int | None, size: int) -> None:
+        pass
 
 
 class NoHold(Ledger):
@@ -133,9 +142,8 @@ class NoHold(Ledger):
 
     __slots__ = ()
 
-    def show(self, now_us: int, price: int | None, size: int) -> None:
-        """Take in a quote, and what it shows less of is gone."""
-        super().show(now_us, price, size)
+    def _judge(self, now_us: int, price: int | None, size: int) -> None:
+        super()._judge(now_us, price, size)
         self._forget(now_us + MEMORY_US)
 
 
@@ -144,13 +152,14 @@ class LevelReset(Ledger):
 
     __slots__ = ()
 
-    def show(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- time changes nothing here
-        """Take in a quote; unless it repeats the one before, all there is can be sold again."""
+    def _judge(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- at once
         if (price, size) != (self.best, self.shown):
-            self.changed.update(self.taken)
-            self.taken.clear()
-            self._prices.clear()
-        self.best, self.shown = price, size
+            self._reset()
+
+    def _reset(self) -> None:
+        self.changed.update(self.taken)
+        self.taken.clear()
+        self._prices.clear()
 
 
 class EachQuote(LevelReset):
@@ -158,10 +167,8 @@ class EachQuote(LevelReset):
 
     __slots__ = ()
 
-    def show(self, now_us: int, price: int | None, size: int) -> None:
-        """Take in a quote; all there is can be sold again."""
-        self.blind()
-        super().show(now_us, price, size)
+    def _judge(self, now_us: int, price: int | None, size: int) -> None:  # noqa: ARG002 -- always
+        self._reset()
 
 
 PRESENT = "hold-1s"  # the rule of the loops

@@ -102,6 +102,7 @@ class CrossesState(msgspec.Struct, array_like=True):
     recent: list[tuple[int, int]] = []  # (open time, revision) of the candles whose close may still be replaced
     side: int = 0  # 1: the faster average was above when they last differed, -1: below, 0: not known yet
     signalled_us: int | None = None  # open time of the latest signal's candle
+    told: int = 0  # the side that was told last, where the averages are not on it and were not since
 
 
 class Crosses:
@@ -122,7 +123,7 @@ class Crosses:
         self._averages = self._variant.averages(state.averages if state else None, self._revisable)
         state = state or CrossesState(AveragesState())
         self._closes, self._recent = state.closes, list(state.recent)
-        self._side, self._signalled_us = state.side, state.signalled_us
+        self._side, self._signalled_us, self._told = state.side, state.signalled_us, state.told
 
     def close(self, candle: Candle, raised_us: int, *, raising: bool = True) -> Signal | None:
         """Take a closed candle; return the signal that it raises. With `raising` False (to warm up) none."""
@@ -136,7 +137,14 @@ class Crosses:
         if self._closes < self._variant.slow or fast is None or slow is None or fast == slow:
             return None
         before, self._side = self._side, 1 if fast > slow else -1
-        if before in (0, self._side) or not raising or candle.open_time_us <= (self._signalled_us or -1):
+        told_already = self._side == self._told
+        self._told = 0 if told_already else self._told
+        if (
+            told_already
+            or before in (0, self._side)
+            or not raising
+            or candle.open_time_us <= (self._signalled_us or -1)
+        ):
             return None
         self._signalled_us = candle.open_time_us
         return Signal(
@@ -159,10 +167,22 @@ class Crosses:
         """Note that a signal was raised at a candle; none is raised again at it or before."""
         self._signalled_us = max(self._signalled_us or 0, open_time_us)
 
+    def succeed(self, before: "Crosses") -> None:
+        """Take the place of one that knew fewer closes: the cross that it told last is not told again.
+
+        With more closes the averages may cross a candle later; that they come to the side that was told is no news.
+        """
+        state = before.state
+        self._signalled_us, last = state.signalled_us, state.told or state.side
+        if self._signalled_us is not None and last != self._side:
+            self._told = last
+
     @property
     def state(self) -> CrossesState:
         """What a restart needs: the slower simple average's closes, or of an exponential one a few numbers."""
-        return CrossesState(self._averages.state, self._closes, self._recent, self._side, self._signalled_us)
+        return CrossesState(
+            self._averages.state, self._closes, self._recent, self._side, self._signalled_us, self._told
+        )
 
     def _revise(self, candle: Candle) -> None:
         for back, (open_time_us, revision) in enumerate(reversed(self._recent)):

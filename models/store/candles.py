@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, tr
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.domain.candles import GAP_MAX_US, Candle
-from models.store.bulk import Bulk, given
+from models.store.bulk import Bulk, given, rows_met
 from models.store.database import Database
 from models.store.tables import candle_checks, candles, signals
 
@@ -100,7 +100,7 @@ def upsert_candles(database: Database, made: Sequence[Candle]) -> int:
     # In the order of the key, so that two who write the same ones wait for each other in one direction only.
     rows = [{name: getattr(kept[key], name) for name in candles.c.keys()} for key in sorted(kept)]  # noqa: SIM118 -- not a dict
     with database.write() as connection:
-        return _UPSERT_CANDLES[connection.dialect.name].execute(connection, rows)
+        return rows_met(_UPSERT_CANDLES[connection.dialect.name].execute(connection, rows))
 
 
 def _key_of(candle: Candle) -> tuple[Any, ...]:
@@ -173,25 +173,6 @@ def _empty(before: Candle, end_us: int, interval_us: int, from_us: int, *, incom
             *(before.venue, before.symbol, before.interval_s, time_us, *prices, *_NOTHING, 0, before.market),
             incomplete=incomplete,
         )
-
-
-def last_closes(connection: Connection, series: Series, before_us: int, count: int) -> list[Candle]:
-    """Return the last `count` candles that ended by a time, oldest first, to warm averages of their closes up.
-
-    Those in which nothing was traded are among them. Fewer where the record begins later; none where
-    nothing was traded in all of them: a price from before that says nothing of an average. A second without
-    trades has no candle (see CandleMaker), so of seconds they are the last ones that there are.
-    """
-    interval_us = series.interval_us
-    end_us = before_us // interval_us * interval_us
-    if series.interval_s == 1:
-        return read_candles(connection, series, 0, end_us, count, newest_first=True)[::-1]
-    start_us = end_us - count * interval_us
-    found = read_candles(connection, series, start_us, end_us, count)
-    if not found:
-        return []
-    before = newest_before(connection, series, start_us)
-    return list(filled(found if before is None else [before, *found], interval_us, start_us, end_us))
 
 
 def prune_candles(database: Database, kept: Mapping[int, timedelta], now_us: int) -> int:

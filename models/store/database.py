@@ -5,6 +5,7 @@ before 3.51.3 can corrupt a WAL database when a checkpoint meets a commit (sqlit
 "the WAL-reset bug"), and the lock makes waiting fair, which SQLite's own busy handler is not.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,8 +13,10 @@ from typing import Any, Self
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from models.domain.errors import CrossfillError
 from models.store.file_lock import FileLock, LockTimeoutError
@@ -22,6 +25,8 @@ LOCK_TIMEOUT_S = 10
 CLOSE_S = 0.5  # of waiting for the lock, where whoever has it is busy for longer than that
 BUSY_MS = 10_000
 CHECKPOINT_BUSY_MS = 100
+TRUSTED_S = 1.0  # a connection that was used so lately is not asked whether it is still one
+_USED = "used"
 
 
 class StoreUnavailableError(CrossfillError):
@@ -59,7 +64,6 @@ class Database:
             pool_size=pool_size,
             max_overflow=20,
             pool_timeout=10,
-            pool_pre_ping=not sqlite,
             connect_args={"timeout": 10} if sqlite else {},
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
@@ -68,6 +72,8 @@ class Database:
             event.listen(engine, "connect", partial(_prepare_sqlite, patience_s))
         else:
             event.listen(engine, "do_connect", _connect_postgres)
+            event.listen(engine, "checkin", _note_use)
+            event.listen(engine, "checkout", partial(_ping, engine))
         return cls(engine) if patience_s is None else cls(engine, patience_s)
 
     @contextmanager
@@ -97,6 +103,34 @@ class Database:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN")
             yield connection
+
+    @contextmanager
+    def in_one_trip(self, connection: Connection) -> Iterator[None]:
+        """Send the statements within one after the other, and wait for all of their answers at the end.
+
+        Nothing within may ask what a statement returned or how many rows it met. The first error is raised,
+        then or at the end. SQLite is asked one by one: there is no way there.
+        """
+        if self.is_sqlite:
+            yield
+            return
+        raw: Any = connection.connection.dbapi_connection
+        problem = self.engine.dialect.loaded_dbapi.Error
+        try:
+            with raw.pipeline() as pipeline:
+                try:
+                    yield
+                except BaseException:
+                    # What the other statements say, which were not worked any more, is nobody's business.
+                    with suppress(problem):
+                        pipeline.sync()
+                    raise
+        except problem as last:
+            error = _first(last, problem)
+            gone = self.engine.dialect.is_disconnect(error, raw, None)
+            if gone:
+                connection.invalidate(error)
+            raise DBAPIError.instance(None, None, error, problem, connection_invalidated=gone) from error
 
     @contextmanager
     def _locked(self, timeout_s: float | None = None) -> Iterator[None]:
@@ -168,6 +202,13 @@ class Database:
         self._lock.close()
 
 
+def _first(error: Any, kind: type[BaseException]) -> Any:  # noqa: ANN401 -- errors of a driver
+    """Return the error that began it: in the driver's words each statement after it was aborted, in its turn."""
+    while isinstance(error.__context__, kind):
+        error = error.__context__
+    return error
+
+
 def _busy_ms(patience_s: float | None) -> int:
     return BUSY_MS if patience_s is None else int(patience_s * 1000)
 
@@ -180,6 +221,21 @@ def _connect_postgres(_dialect: object, _record: object, _arguments: object, nam
     from models.store import postgres  # noqa: PLC0415 -- with SQLite nobody needs the driver, and it is large
 
     return postgres.Connection.connect(**{**postgres.options(), **named})
+
+
+def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _ping(engine: Engine, connection: DBAPIConnection | None, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection whether it is still one, unless it was used just now: to ask takes as long as a statement."""
+    used = record.info.get(_USED)
+    if connection is None or used is None or time.monotonic() - used < TRUSTED_S:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error  # the pool makes another one
 
 
 def _prepare_sqlite(patience_s: float | None, connection: Any, _record: object) -> None:  # noqa: ANN401 -- a driver's connection

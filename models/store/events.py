@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import count
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, outerjoin, select, update
 
 from models.domain.events import EventType
-from models.store.bulk import Bulk, given, insert_rows
+from models.store.bulk import Bulk, given
 from models.store.database import Database
 from models.store.tables import events, owners
 
@@ -76,34 +75,45 @@ _LOCK_COUNTERS = (
 )
 _RAISE_COUNTERS = Bulk(
     _OWNERS,
-    update(owners)
-    .where(owners.c.id == _OWNERS.c.id)
-    .values(event_seq=owners.c.event_seq + _OWNERS.c.count)
-    .returning(owners.c.id, owners.c.event_seq),
+    update(owners).where(owners.c.id == _OWNERS.c.id).values(event_seq=owners.c.event_seq + _OWNERS.c.count),
+)
+# An event is told how many of its owner's come after it: its number is found where the counter is.
+_NEW = given(**{column.name: column for column in events.c if column.name != "seq"}, left=events.c.seq)
+_NUMBERED = {**dict(_NEW.c), "seq": owners.c.event_seq - _NEW.c.left}
+_INSERT = Bulk(
+    _NEW,
+    insert(events).from_select(
+        events.c.keys(),
+        # An owner who is missing makes the number NULL, which the table refuses.
+        select(*(_NUMBERED[name] for name in events.c.keys())).select_from(  # noqa: SIM118 -- SQLAlchemy's own kind
+            outerjoin(_NEW, owners, owners.c.id == _NEW.c.owner_id)
+        ),
+    ),
 )
 
 
 def append(connection: Connection, new: Sequence[NewEvent], time_us: int) -> None:
     """Number events and write them. Call it last in a transaction: it locks the owners' counters."""
-    counts = Counter(event.owner_id for event in new)
-    ids = sorted(counts)
-    if len(ids) > 1:  # an UPDATE of several rows locks them in no order
-        connection.execute(_LOCK_COUNTERS, {"ids": ids})
-    raised = _RAISE_COUNTERS.returning(connection, [{"id": owner_id, "count": counts[owner_id]} for owner_id in ids])
-    numbers = {row.id: count(row.event_seq - counts[row.id] + 1) for row in raised}
-    rows = [
-        {
-            "owner_id": event.owner_id,
-            "seq": next(numbers[event.owner_id]),
-            "type": event.type.value,
-            "created_us": time_us,
-            "job_id": event.job_id,
-            "order_id": event.order_id,
-            "payload": event.payload,
-        }
-        for event in new
-    ]
-    insert_rows(connection, events, rows)
+    left = Counter(event.owner_id for event in new)
+    counts = [{"id": owner_id, "count": left[owner_id]} for owner_id in sorted(left)]
+    if len(counts) > 1:  # an UPDATE of several rows locks them in no order
+        connection.execute(_LOCK_COUNTERS, {"ids": [each["id"] for each in counts]})
+    _RAISE_COUNTERS.execute(connection, counts)
+    rows = []
+    for event in new:
+        left[event.owner_id] -= 1
+        rows.append(
+            {
+                "owner_id": event.owner_id,
+                "left": left[event.owner_id],
+                "type": event.type.value,
+                "created_us": time_us,
+                "job_id": event.job_id,
+                "order_id": event.order_id,
+                "payload": event.payload,
+            }
+        )
+    _INSERT.execute(connection, rows)
 
 
 def events_after(connection: Connection, owner_id: str, after_seq: int, limit: int) -> list[EventRow]:

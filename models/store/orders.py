@@ -15,7 +15,7 @@ from models.store.bulk import insert_rows
 from models.store.database import Database
 from models.store.events import NewEvent, append, rfc3339
 from models.store.rows import OrderRow, SplitRow, order_row
-from models.store.tables import idempotency_keys, jobs, orders, splits
+from models.store.tables import idempotency_keys, jobs, orders, owners, splits
 
 
 class KeyReusedError(CrossfillError):
@@ -91,8 +91,10 @@ def accept(database: Database, new: Sequence[NewOrder]) -> list[Accepted | Cross
         return []
     try:
         with database.write() as connection:
-            answers = _store(connection, new)
-            _append(connection, new, answers)
+            known = _known(connection, new)
+            with database.in_one_trip(connection):
+                answers = _store(connection, new, *known)
+                _append(connection, new, answers)
     except _ROW_ERRORS:
         with database.write() as connection:
             answers = [_store_alone(connection, order) for order in new]
@@ -109,8 +111,7 @@ def _is_fresh(answer: _Answer) -> bool:
     return isinstance(answer, Accepted) and not answer.existing
 
 
-def _store(connection: Connection, new: Sequence[NewOrder]) -> list[_Answer]:
-    by_key, by_name = _known(connection, new)
+def _store(connection: Connection, new: Sequence[NewOrder], by_key: "_ByKey", by_name: "_ByName") -> list[_Answer]:
     answers: list[_Answer] = []
     fresh = []
     for order in new:
@@ -130,9 +131,12 @@ def _store(connection: Connection, new: Sequence[NewOrder]) -> list[_Answer]:
 
 
 def _store_alone(connection: Connection, order: NewOrder) -> _Answer:
+    # What numbers the events of all would fail for all of them.
+    if connection.execute(select(owners.c.id).where(owners.c.id == order.owner_id)).first() is None:
+        return NotAcceptedError(f"there is no owner {order.owner_id!r}")
     try:
         with connection.begin_nested():
-            return _store(connection, [order])[0]
+            return _store(connection, [order], *_known(connection, [order]))[0]
     except _ROW_ERRORS as error:
         if isinstance(error, OperationalError | InterfaceError):
             raise
@@ -150,7 +154,7 @@ _ByName = dict[tuple[str, str], str]  # owner, client order id: order
 def _known(connection: Connection, new: Sequence[NewOrder]) -> tuple[_ByKey, _ByName]:
     """Look up the keys and client order ids that were seen before."""
     # The owners stand in both queries because the unique indexes begin with them.
-    owners = {order.owner_id for order in new}
+    owner_ids = {order.owner_id for order in new}
     keys = {order.idempotency_key for order in new if order.idempotency_key is not None}
     names = {order.client_order_id for order in new if order.client_order_id is not None}
     by_key: _ByKey = {}
@@ -160,13 +164,13 @@ def _known(connection: Connection, new: Sequence[NewOrder]) -> tuple[_ByKey, _By
         query = (
             select(used.owner_id, used.key, used.fingerprint, used.job_id, orders.c.id)
             .outerjoin(orders, orders.c.job_id == used.job_id)  # the key may be another kind of job's
-            .where(used.owner_id.in_(owners), used.key.in_(keys))
+            .where(used.owner_id.in_(owner_ids), used.key.in_(keys))
         )
         for owner_id, key, fingerprint, job_id, order_id in connection.execute(query):
             by_key[owner_id, key] = (fingerprint, job_id, order_id)
     if names:
         named = select(orders.c.owner_id, orders.c.client_order_id, orders.c.id).where(
-            orders.c.owner_id.in_(owners),
+            orders.c.owner_id.in_(owner_ids),
             orders.c.client_order_id.in_(names),
         )
         by_name = {(owner_id, name): order_id for owner_id, name, order_id in connection.execute(named)}

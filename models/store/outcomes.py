@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, true, update
+from sqlalchemy import Connection, CursorResult, delete, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from models.domain.decimals import EXACT, plain
@@ -15,7 +15,7 @@ from models.domain.outcomes import Level, Outcome, Split
 from models.domain.quotes import Market
 from models.domain.records import Head, record_of
 from models.store import audit
-from models.store.bulk import Bulk, given, insert_rows
+from models.store.bulk import Bulk, given, insert_rows, rows_met
 from models.store.database import Database
 from models.store.events import NewEvent, append
 from models.store.rows import average
@@ -63,22 +63,24 @@ def commit_outcomes(
         events = [event for each in written for event in each.events()]
         records = [(each.outcome.order.seq, each.record()) for each in written]
     with database.write() as connection:
-        if not database.is_sqlite:
-            # A plan from when a table was small would read all of it for each batch when it is large.
-            connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
         # Rewriting the epoch that it has changes nothing, and holds the row against whoever overtakes.
         locked = update(shards).where(*held(lease)).values(epoch=lease.epoch)
         head = connection.execute(locked.returning(shards.c.audit_number, shards.c.audit_hash)).one_or_none()
         if head is None:
             raise FencedError(lease)
-        if written:
-            _update_orders(connection, written)
-        insert_rows(connection, splits, split_rows)
-        _write_levels(connection, lease.shard, changed)
-        if records:
-            audit.extend(connection, Head(lease.shard, *head), records, outcomes[-1].time_us)
-        if events:
-            append(connection, events, outcomes[-1].time_us)
+        with database.in_one_trip(connection):
+            if not database.is_sqlite:
+                # A plan from when a table was small would read all of it for each batch when it is large.
+                connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
+            met = _update_orders(connection, written)
+            insert_rows(connection, splits, split_rows)
+            _write_levels(connection, lease.shard, changed)
+            if records:
+                audit.extend(connection, Head(lease.shard, *head), records, outcomes[-1].time_us)
+            if events:
+                append(connection, events, outcomes[-1].time_us)
+        if rows_met(met) != len(written):
+            raise SplitRefusedError([outcome.order.id for outcome in outcomes])
     return {outcome.order.owner_id for outcome in outcomes}
 
 
@@ -119,11 +121,11 @@ _UPDATE_JOBS = Bulk(
 )
 
 
-def _update_orders(connection: Connection, written: Sequence["_Written"]) -> None:
-    changed = _UPDATE_ORDERS.execute(connection, [each.order_row for each in written])
-    if changed != len(written):
-        raise SplitRefusedError([each.outcome.order.id for each in written])
+def _update_orders(connection: Connection, written: Sequence["_Written"]) -> list[CursorResult[Any]]:
+    """Change orders and their jobs; what was said of the orders tells how many of them were as the book thinks."""
+    met = _UPDATE_ORDERS.execute(connection, [each.order_row for each in written])
     _UPDATE_JOBS.execute(connection, [row for each in written if (row := each.job_row())])
+    return met
 
 
 def _write_levels(connection: Connection, shard: int, changed: Sequence[Level]) -> None:

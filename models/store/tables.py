@@ -1,7 +1,8 @@
 """The durable record, as tables.
 
 Times are integers of microseconds since the epoch, UTC: they compare and index the same way in
-SQLite and PostgreSQL. Prices and sizes are exact: text in SQLite, NUMERIC in PostgreSQL.
+SQLite and PostgreSQL. Prices and sizes are exact: text in SQLite, NUMERIC in PostgreSQL. Foreign keys
+are checked by SQLite alone (docs/adr/0017).
 """
 
 from decimal import Decimal
@@ -298,6 +299,39 @@ candle_checks = Table(
     Column("differing", BigInteger, nullable=False),
     Column("difference", JSON(none_as_null=True)),  # the last one
     Column("difference_us", BigInteger),  # when it was found
+)
+
+# What venues tell of their past over REST; beside our own candles, never among them.
+venue_candles = Table(
+    "venue_candles",
+    metadata,
+    Column("market", String(16), primary_key=True),
+    Column("venue", String(16), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("interval_s", Integer, primary_key=True, autoincrement=False),
+    Column("open_time_us", BigInteger, primary_key=True, autoincrement=False),
+    *(Column(name, Money, nullable=False) for name in ("open", "high", "low", "close", "volume")),
+    Column("quote_volume", Money),  # this and the trades: where the venue tells them
+    Column("trades", Integer),
+    sqlite_with_rowid=False,
+)
+
+# How much of its past is known of each series that a strategy follows, and when to look again.
+pasts = Table(
+    "pasts",
+    metadata,
+    Column("market", String(16), primary_key=True),
+    Column("venue", String(16), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("interval_s", Integer, primary_key=True, autoincrement=False),
+    Column("from_us", BigInteger, nullable=False),  # the venue was asked for what ours lack from here
+    Column("until_us", BigInteger, nullable=False),  # until there
+    Column("wanted", Integer, nullable=False),  # closes, at the last look
+    Column("closes", Integer, nullable=False),  # of them that were known
+    Column("due_us", BigInteger, nullable=False),  # of the next look
+    Column("attempts", Integer, nullable=False),  # that failed, since one did not
+    Column("problem", Text),  # why the last one did
+    Column("changed_us", BigInteger, nullable=False),  # when the number of closes last changed at a look
 )
 
 strategies = Table(

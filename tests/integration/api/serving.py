@@ -10,6 +10,8 @@ import uvicorn
 
 from api.__main__ import KEEP_ALIVE_S
 from api.app import create_app
+from api.crowding import crowded
+from api.orders import PLACE
 from cli.valkey import free_port
 from models.settings import Settings
 
@@ -18,14 +20,14 @@ from models.settings import Settings
 def serving(settings: Settings) -> Iterator[httpx.Client]:
     """Serve, and yield a client that is signed in."""
     port = free_port()
-    config = uvicorn.Config(
-        create_app(settings), port=port, log_level="critical", http="httptools", timeout_keep_alive=KEEP_ALIVE_S
-    )
+    app = create_app(settings)
+    http = crowded(app, PLACE)
+    config = uvicorn.Config(app, port=port, log_level="critical", http=http, timeout_keep_alive=KEEP_ALIVE_S)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
         headers = {"Authorization": "Bearer secret"}

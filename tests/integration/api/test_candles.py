@@ -13,10 +13,12 @@ from api.candles import COLUMNS
 from models.bus.analysis import tell_candles
 from models.bus.client import connect
 from models.domain.candles import Candle
+from models.domain.pasts import PastCandle
 from models.settings import Settings
 from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.database import Database
 from models.store.events import rfc3339
+from models.store.pasts import PastRow, put_pasts
 from tests.integration.api.serving import serving
 
 MINUTE_US = 60_000_000
@@ -75,6 +77,7 @@ def test_a_candle_says_all_that_is_known_of_it(client: httpx.Client, database: D
         "venue": "binance",
         "interval": "1m",
         "market": "simulated",
+        "source": "ours",
         "candles": [
             {
                 "open_time": at(0),
@@ -100,6 +103,52 @@ def test_a_candle_says_all_that_is_known_of_it(client: httpx.Client, database: D
             "last_difference_time": at(0),
         },
     }
+
+
+def told(number: int, close: int = 100, **values: Any) -> PastCandle:
+    return PastCandle(THEN_US + number * MINUTE_US, *(Decimal(close),) * 4, Decimal(2), **values)
+
+
+def test_what_the_venue_told_of_its_past_is_shown_apart(client: httpx.Client, database: Database) -> None:
+    """With what it does not say as null, and never among ours; ours of the same minute stay what they are."""
+    upsert_candles(database, [minute(0, "101")])
+    series = Series("simulated", "binance", "BTC-USDT", 60)
+    put_pasts(database, [PastRow(series=series)], [told(0, quote_volume=Decimal(201), trades=4), told(1, 99)])
+    answer = read(client, source="venue")
+    assert (answer["source"], answer["next_cursor"], "problem" in answer) == ("venue", None, False)
+    first, second = answer["candles"]
+    assert (first["open_time"], first["close"], first["vwap"], first["trades"]) == (at(0), "100", "100.5", 4)
+    unsaid = {name for name, value in second.items() if value is None}
+    assert unsaid == {"quote_volume", "vwap", "taker_buy_volume", "trades"}
+    assert [(each["open_time"], each["close"]) for each in read(client)["candles"]] == [(at(0), "101")]
+    text = client.get("/candles/BTC-USDT", params={"venue": "binance", "source": "venue", "format": "csv"}).text
+    assert text.splitlines()[2] == f"{at(1)},99,99,99,99,2,,,,,0,false,true"
+
+
+@pytest.mark.parametrize("start", [None, at(2)])
+def test_pages_of_a_venues_past_lead_through_all_of_it(
+    client: httpx.Client, database: Database, start: str | None
+) -> None:
+    """Onward from a start, or back from the end."""
+    series = Series("simulated", "binance", "BTC-USDT", 60)
+    put_pasts(database, [PastRow(series=series)], [told(number) for number in range(9)])
+    given: dict[str, Any] = {"source": "venue", "limit": 3, **({} if start is None else {"start": start})}
+    pages = [read(client, **given)]
+    while pages[-1]["next_cursor"]:
+        pages.append(read(client, **given, cursor=pages[-1]["next_cursor"]))
+    ordered = pages if start else pages[::-1]
+    assert [number for page in ordered for number in opened(page)] == list(range(2 if start else 0, 9))
+
+
+def test_a_venue_that_told_nothing_is_said_to(client: httpx.Client, database: Database) -> None:
+    """With why, where we know; all venues together tell none."""
+    assert read(client, source="venue")["problem"].endswith("it was not asked for 1m candles of BTC-USDT")
+    series = Series("simulated", "binance", "BTC-USDT", 60)
+    put_pasts(database, [PastRow(series=series, problem="the answer is 503 Service Unavailable")])
+    assert read(client, source="venue")["problem"].endswith(": the answer is 503 Service Unavailable")
+    for query in ({"source": "theirs"}, {"source": "venue", "venue": "all"}):
+        answer = client.get("/candles/BTC-USDT", params={"venue": "binance", **query})
+        assert answer.status_code == 422, answer.text
 
 
 def test_empty_candles_are_made_where_it_is_known_that_nothing_was_traded(

@@ -78,7 +78,7 @@ def test_an_order_is_accepted_durably(client: httpx.Client, database: Database, 
     import redis  # noqa: PLC0415 -- this test alone looks into the queue
 
     with redis.Redis.from_url(redis_url) as queue:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not queue.llen(orders_queue(0)) and time.monotonic() < deadline:
             time.sleep(0.01)
         raw: Any = queue.lindex(orders_queue(0), 0)
@@ -258,14 +258,14 @@ def test_waiting_answers_with_the_end(
     import threading  # noqa: PLC0415 -- this test alone ends an order meanwhile
 
     def end() -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not _count(database, "orders") and time.monotonic() < deadline:
             time.sleep(0.02)
         _end(database, filled=filled)
 
     thread = threading.Thread(target=end)
     thread.start()
-    answer = client.post("/order/limit", json=ORDER, headers={"Prefer": "wait=10"})
+    answer = client.post("/order/limit", json=ORDER, headers={"Prefer": "wait=30"})
     thread.join()
     assert answer.status_code == status
     assert answer.json()["message"] == message

@@ -50,8 +50,8 @@ def test_a_price_says_what_it_is_made_of(client: httpx.Client, bus: Bus) -> None
     assert Decimal(answer["value"]) == 101
     assert by_venue["deribit"]["reason"] == "not_connected"
     assert by_venue["coinbase"]["reason"] is None
-    assert 0 <= by_venue["coinbase"]["quote_age_ms"] < 5_000
-    assert 60_000 <= by_venue["coinbase"]["connection_age_ms"] < 65_000
+    assert 0 <= by_venue["coinbase"]["quote_age_ms"] < 10_000
+    assert 60_000 <= by_venue["coinbase"]["connection_age_ms"] < 120_000
     assert by_venue["coinbase"]["weight"].startswith("0.3333")
     assert answer["time"].endswith("Z")
 
@@ -205,7 +205,7 @@ def test_the_venues_and_their_switch(client: httpx.Client, bus: Bus) -> None:
     assert (kraken["state"], kraken["reason"], kraken["enabled"]) == ("connected", None, True)
     assert (kraken["messages_per_s"], kraken["gaps"], kraken["reconnects"], kraken["token"]) == (12.5, 2, 1, 7)
     ages = {pair["pair"]: pair["quote_age_ms"] for pair in kraken["pairs"]}
-    assert ages["BTC-USD"] < 5_000
+    assert 0 <= ages["BTC-USD"] < 60_000
     assert ages["ETH-USD"] is None
     assert (venues["binance"]["state"], venues["binance"]["reason"]) == ("down", "no_collector")
     other = {"Authorization": "Bearer another"}

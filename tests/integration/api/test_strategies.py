@@ -5,9 +5,15 @@ from typing import Any
 import httpx
 import pytest
 
+from models.domain.instruments import INSTRUMENTS
+from models.domain.quotes import Market
 from models.domain.strategies import GOLDEN_CROSS
+from models.settings import Settings
+from models.store.candles import Series
 from models.store.database import Database
+from models.store.pasts import PastRow, put_pasts
 from models.store.strategies import ensure_strategy, put_strategy
+from tests.integration.api.serving import serving
 
 FAST = {"interval": "5m", "pairs": ["btc/usdt", "ETHUSD"], "variants": {"x": {"kind": "ema", "fast": 5, "slow": 20}}}
 OPEN = {"Authorization": ""}
@@ -22,6 +28,7 @@ def test_the_strategies_are_listed_in_their_newest_versions(client: httpx.Client
     """With all that they say."""
     [only] = client.get("/strategies", headers=OPEN).json()["strategies"]
     assert only.pop("created").endswith("Z")
+    assert only.pop("warm") == {name: {"warm": 0, "series": len(list(INSTRUMENTS))} for name in "ab"}
     assert only == {
         "name": "golden-cross",
         "version": 1,
@@ -38,6 +45,32 @@ def test_the_strategies_are_listed_in_their_newest_versions(client: httpx.Client
     client.put("/strategies/golden-cross", json=FAST)
     shown = client.get("/strategies", headers=OPEN).json()["strategies"]
     assert [(each["name"], each["version"]) for each in shown] == [("another", 1), ("golden-cross", 2)]
+
+
+def test_it_is_said_how_warm_a_strategy_is_and_why_no_more(client: httpx.Client, database: Database) -> None:
+    """For each variant and pair: closes known of those that are needed, and the venues that tell nothing."""
+    series = Series("simulated", "all", "BTC-USDT", 3_600)
+    refused = PastRow(series=series._replace(venue="okx"), problem="the answer is 503 Service Unavailable")
+    put_pasts(database, [PastRow(series=series, wanted=1_000, closes=720), refused])
+    answer = client.get("/strategies/golden-cross/warmth", headers=OPEN).json()
+    of_pair = [each for each in answer.pop("warmth") if each["pair"] == "BTC-USDT"]
+    assert answer == {"strategy": "golden-cross", "version": 1, "market": "simulated", "interval": "1h"}
+    shown = {"pair": "BTC-USDT", "venue": "all", "problems": {"okx": "the answer is 503 Service Unavailable"}}
+    assert of_pair == [
+        {**shown, "variant": "a", "closes": 200, "needed": 200},
+        {**shown, "variant": "b", "closes": 720, "needed": 1_000},
+    ]
+    [listed] = client.get("/strategies", headers=OPEN).json()["strategies"]
+    assert {name: each["warm"] for name, each in listed["warm"].items()} == {"a": 1, "b": 0}
+    assert client.get("/strategies/nothing/warmth", headers=OPEN).status_code == 404
+
+
+def test_a_replay_says_that_it_has_no_past(settings: Settings) -> None:
+    """A recording begins when it begins."""
+    with serving(settings.model_copy(update={"market": Market.REPLAY})) as client:
+        answer = client.get("/strategies/golden-cross/warmth").json()
+    assert answer["problem"].startswith("a recording has no past")
+    assert {each["closes"] for each in answer["warmth"]} == {None}
 
 
 def test_what_is_put_is_a_new_version_unless_it_says_the_same(client: httpx.Client) -> None:
@@ -63,7 +96,8 @@ def test_a_strategy_is_stopped_and_goes_on_with_the_next_version(client: httpx.C
     stopped = client.delete("/strategies/golden-cross")
     assert (stopped.status_code, stopped.json()["stopped"][-1]) == (200, "Z")
     assert client.delete("/strategies/golden-cross").json() == stopped.json()
-    assert client.get("/strategies", headers=OPEN).json()["strategies"] == [stopped.json()]
+    [listed] = client.get("/strategies", headers=OPEN).json()["strategies"]
+    assert {name: value for name, value in listed.items() if name != "warm"} == stopped.json()
     assert client.get("/strategies/golden-cross/report").status_code == 200
     ensure_strategy(database, GOLDEN_CROSS)
     assert put_strategy(database, GOLDEN_CROSS).strategy.version == 2

@@ -74,7 +74,7 @@ def feed(redis_url: str) -> Iterator[Feed]:
     made.close()
 
 
-def until(condition: Callable[[], bool], limit_s: float = 25) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline

@@ -18,6 +18,7 @@ from cli.main import app
 from models.archive.files import Archive
 from models.bus.client import connect
 from models.domain.candles import Candle
+from models.domain.instruments import INSTRUMENTS
 from models.domain.signals import Cross, Signal
 from models.domain.strategies import GOLDEN_CROSS
 from models.settings import Settings
@@ -25,6 +26,7 @@ from models.store.candles import Check, Series, note_checks, upsert_candles
 from models.store.database import Database
 from models.store.events import rfc3339
 from models.store.owners import ensure_owner
+from models.store.pasts import PastRow, put_pasts
 from models.store.schema import fix_shards
 from models.store.signals import insert_signals
 from models.store.strategies import put_strategy
@@ -128,8 +130,15 @@ def test_strategies_and_their_report_are_tables(database: Database) -> None:
     assert "no strategy 'golden-cross'; there is none yet" in run("strategy", "report", "golden-cross", status=1)
     put_strategy(database, GOLDEN_CROSS)
     lines = [line.split() for line in run("strategies").splitlines()]
-    assert ["golden-cross", "1", "all", "1h", "a:", "SMA", "50/200", "all"] in lines
-    assert ["b:", "EMA", "50/200,", "seed", "sma"] in lines
+    warm = ["0", "of", str(len(list(INSTRUMENTS)))]
+    assert ["golden-cross", "1", "all", "1h", "a:", "SMA", "50/200", "a:", *warm, "all"] in lines
+    assert ["b:", "EMA", "50/200,", "seed", "sma", "b:", *warm] in lines
+    series = Series("simulated", "all", "BTC-USDT", 3_600)
+    refused = PastRow(series=series._replace(venue="okx"), problem="the answer is 503")
+    put_pasts(database, [PastRow(series=series, closes=150), refused])
+    shown_warm = [line.split() for line in run("strategy", "warmth", "golden-cross").splitlines()]
+    assert ["a", "BTC-USDT", "all", "150", "200", "okx:", "the", "answer", "is", "503"] in shown_warm
+    assert ["b", "ETH-USDT", "all", "not", "counted", "yet", "1000"] in shown_warm
     assert json.loads(run("strategies", "--json"))["strategies"][0]["version"] == 1
     one = SIGNAL.open_time_us
     upsert_candles(
@@ -149,6 +158,15 @@ def test_strategies_and_their_report_are_tables(database: Database) -> None:
     assert ["5", "0", "in", "0", "1", "-"] in [line.split() for line in shown.splitlines()]
     assert "a less b after 20 bars: too few signals to tell: 0 and 0" in shown
     assert json.loads(run("strategy", "report", "golden-cross", "--json", "--version", "1"))["signals"] == 1
+
+
+def test_a_strategy_is_stopped(database: Database) -> None:
+    """The list says so; one that there is not is told with those that there are."""
+    put_strategy(database, GOLDEN_CROSS)
+    assert run("strategy", "delete", "golden-cross").startswith("golden-cross 1 is stopped, since 20")
+    assert "1, stopped" in run("strategies")
+    complaint = run("strategy", "delete", "silver", status=1)
+    assert complaint.startswith("crossfill: there is no strategy 'silver'; there are golden-cross")
 
 
 @contextmanager

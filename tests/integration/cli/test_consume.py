@@ -94,6 +94,17 @@ def test_what_cannot_be_consumed_is_one_sentence(tmp_path: Path, monkeypatch: py
     assert re.fullmatch("crossfill: Redis is not available: .*; start Crossfill with `make run`, or .*\n", output)
 
 
+def test_a_kafka_that_is_away_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so is an option that its client does not know; no password is repeated."""
+    monkeypatch.setenv("CROSSFILL_BUS_URL", "kafka+ssl://user:s3cret@127.0.0.1:1")
+    away = run("--topic", "okx", "--topic", "ETH-USD", "--group", "g", status=1)
+    assert re.fullmatch("crossfill: Kafka is not available: .*Connection refused.*; start Crossfill .*\n", away)
+    monkeypatch.setenv("CROSSFILL_KAFKA_OPTIONS", '{"sasl.pasword": "s3cret"}')
+    wrong = run("--topic", "okx", status=1)
+    assert wrong.endswith('No such configuration property: "sasl.pasword"\n')
+    assert "s3cret" not in away + wrong
+
+
 def test_kafka_is_read_where_the_topics_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the setting alone."""
     with running_kafka() as kafka:

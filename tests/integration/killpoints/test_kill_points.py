@@ -50,6 +50,8 @@ from tests.chaos.proxy import Proxy
 from tests.integration.killpoints.entry import API_POINTS, LOOP_POINTS, STOP
 from tests.integration.models.store.samples import new_order
 from tests.integration.notifier.test_server import happen
+from tests.integration.scraping import key as key_of
+from tests.integration.scraping import scrape
 from tests.integration.workers import test_fulfilment
 from tests.integration.workers.test_fulfilment import clock_us, feeding, filled, place, read
 from tests.services import ROOT, running_valkey
@@ -162,6 +164,11 @@ def post(port: int, key: str = "k", limit_s: float = LIMIT_S) -> httpx.Response:
             time.sleep(0.05)
 
 
+def waiting(port: int) -> float:
+    """Return how many orders wait in the API to be stored."""
+    return scrape(f"http://127.0.0.1:{port}")[key_of("crossfill_accept_queue_size")]
+
+
 @pytest.mark.parametrize("point", API_POINTS)
 def test_api_killed(point: str, database: Database, database_url: str, redis_url: str, tmp_path: Path) -> None:
     """Before the commit there is no row; after it the same key gives the same job, once, 202 or not, woken or not."""
@@ -201,8 +208,7 @@ def test_writer_killed(database: Database, database_url: str, redis_url: str, tm
             [writer] = psutil.Process(process.pid).children()
             with database.write(), ThreadPoolExecutor() as pool:
                 cut_off = pool.submit(post, port, key)
-                time.sleep(0.5)
-                assert not cut_off.done()
+                until(lambda: waiting(port) == 1)
                 writer.kill()
                 answer = cut_off.result()
             assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
@@ -239,7 +245,7 @@ def test_api_ended_while_the_database_is_away(
         assert post(port, "first").status_code == httpx.codes.ACCEPTED
         with database.write(), ThreadPoolExecutor() as pool:
             cut_off = pool.submit(post, port)
-            time.sleep(0.5)
+            until(lambda: waiting(port) == 1)
             process.terminate()
             answer = cut_off.result()
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
@@ -568,16 +574,23 @@ def test_notifier_killed_mid_push(database: Database, database_url: str, redis_u
     """The client comes back with its cursor and has every event once, in order."""
     port = free_port()
     variables = environment(database_url, redis_url, tmp_path, CROSSFILL_NOTIFIER_PORT=str(port))
-    count = 6_000
-    happen(database, count)
     record = Told()
     listener = Listener(f"http://127.0.0.1:{port}", "local", "secret", record)
     with running(["notifier"], variables, tmp_path / "log") as process:
         listener.start()
-        until(lambda: listener.cursor > 100)
+        count = 0
+
+        def pushed() -> bool:
+            nonlocal count
+            happen(database, 500)
+            count += 500
+            return listener.cursor > 100
+
+        until(pushed)  # it comes to no end
         process.kill()
         process.wait(5)
-    assert 100 < listener.cursor < count
+        happen(database, 500)
+        count += 500
     with running(["notifier"], variables, tmp_path / "log"):
         until(lambda: listener.cursor >= count)
         listener.close()

@@ -116,7 +116,7 @@ class Client:
         self.io.on("*", self._take)
         refusals: list[Any] = []
         self.io.on("connect_error", refusals.append)
-        deadline = time.monotonic() + 30  # it starts, maybe on a busy machine
+        deadline = time.monotonic() + 60  # it starts, maybe on a busy machine
         while True:
             try:
                 self.io.connect(address, auth=self._auth(token), transports=["websocket"])
@@ -136,7 +136,7 @@ class Client:
     def _take(self, name: str, message: Any) -> None:
         self.sent.append((name, message))
 
-    def wait(self, name: str, count: int = 1, limit_s: float = 10) -> list[Any]:
+    def wait(self, name: str, count: int = 1, limit_s: float = 60) -> list[Any]:
         """Return the messages of a kind once there are so many."""
         deadline = time.monotonic() + limit_s
         while True:
@@ -284,7 +284,7 @@ def test_the_javascript_client_resumes_by_its_cursor(address: str, database: Dat
         seen = []
 
         def until_ready() -> None:
-            while (line := lines.get(timeout=20))["name"] != "ready":
+            while (line := lines.get(timeout=60))["name"] != "ready":
                 if line["name"] != "refused":  # it knocks until the notifier has started
                     seen.append(line["message"])
 
@@ -295,10 +295,10 @@ def test_the_javascript_client_resumes_by_its_cursor(address: str, database: Dat
         process.stdin.write("up\n")
         until_ready()
         happen(database, 1)
-        seen.append(lines.get(timeout=10)["message"])
+        seen.append(lines.get(timeout=60)["message"])
         assert seen == stored(database)
         process.stdin.write("end\n")
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()

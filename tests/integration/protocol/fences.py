@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import ColumnElement, Connection, insert, true, update
 
-from models.domain.book import Book, _Venue
+from models.domain.book import Book
+from models.domain.offers import Venue
 from models.domain.outcomes import StepResult
 from models.domain.quotes import Quote
 from models.store import orders as store_orders
@@ -87,7 +88,7 @@ def event_counter(patch: pytest.MonkeyPatch) -> None:
 class TokenlessBook(Book):
     """Believes every connection."""
 
-    def _admit(self, venue: _Venue, token: int) -> bool:
+    def _admit(self, venue: Venue, token: int) -> bool:
         super()._admit(venue, token)
         return True
 
@@ -123,10 +124,10 @@ class Fence:
 
 
 FENCES = (
-    Fence("epoch in the outcome transaction", ("level", "twice"), 1, patches=(epoch,)),
+    Fence("epoch in the outcome transaction", ("level", "twice"), 45, patches=(epoch,)),
     Fence("order row, where the epoch is gone too", ("size", "end", "events"), patches=(epoch, order_row)),
     Fence("expiry of a lease", ("a running lease",), patches=(lease_expiry,)),
-    Fence("new epoch of each claim", ("events", "end", "due"), 4, patches=(new_epoch,)),
+    Fence("new epoch of each claim", ("events", "end", "due"), 12, patches=(new_epoch,)),
     Fence("token of a connection", ("level", "twice"), 4, Plan(make_book=TokenlessBook)),
     Fence("tokens loaded", ("token",), plan=Plan(load_tokens=False)),
     Fence("number of a quote", ("level", "twice"), 14, Plan(make_book=NumberlessBook)),

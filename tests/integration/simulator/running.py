@@ -34,9 +34,11 @@ class Running:
 
 
 @contextmanager
-def running(wire: Wire, replay: Replay | None = None, timing: Timing | None = None) -> Iterator[Running]:
+def running(
+    wire: Wire, replay: Replay | None = None, timing: Timing | None = None, start_us: int = 0
+) -> Iterator[Running]:
     """Run a venue, synthetic or from a replay, on a free port."""
-    market = Market(INSTRUMENTS, [] if replay else [wire.name], 7, 0)
+    market = Market(INSTRUMENTS, [] if replay else [wire.name], 7, start_us)
     venue = Venue(wire, replay or market.of_venue(wire.name), timing)
     ready = threading.Event()
     found: list[Running] = []

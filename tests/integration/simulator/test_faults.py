@@ -36,13 +36,13 @@ def test_a_connection_is_cut_without_a_word(fault: str) -> None:
     """The client's socket ends, with no closing frame; the next connection is served."""
     with running(binance.WIRE) as venue:
         with connect(venue.url + STREAMS) as client:
-            client.recv(timeout=2)
+            client.recv(timeout=30)
             venue.inject(fault)
             with pytest.raises(ConnectionClosedError) as ended:
                 _frames(client, 5)
         assert ended.value.rcvd is None
         with connect(venue.url + STREAMS) as client:
-            client.recv(timeout=2)
+            client.recv(timeout=30)
 
 
 def test_a_reset_is_a_tcp_reset() -> None:
@@ -66,27 +66,29 @@ def test_a_stalled_venue_says_nothing_at_all() -> None:
         running(binance.WIRE, timing=replace(binance.WIRE.timing, ping_s=0.1)) as venue,
         connect(venue.url + STREAMS) as client,
     ):
-        client.recv(timeout=2)
-        venue.inject("stall", seconds=1.5)
-        _frames(client, 0.1)  # what was on its way
+        client.recv(timeout=30)
+        venue.inject("stall", seconds=3)
+        while _frames(client, 0.2):  # what was on its way
+            pass
         pong = client.ping()
         assert _frames(client, 1) == []
         assert not pong.is_set()
-        assert len(_frames(client, 1.5)) > 20
-        assert pong.wait(2)
+        came = 0
+        while came < 20 or not pong.is_set():  # which comes after what waited before it
+            came += bool(client.recv(timeout=30))
 
 
 def test_nobody_gets_in_while_a_venue_stalls_or_refuses() -> None:
     """A stalled venue takes the connection and answers nothing; a refusing one answers 503."""
     with running(coinbase.WIRE) as venue:
-        venue.inject("stall", seconds=1)
+        venue.inject("stall", seconds=2)
         with pytest.raises(TimeoutError), connect(venue.url, open_timeout=0.5):
             pass
-        time.sleep(0.6)
-        venue.inject("refuse", seconds=1)
+        venue.inject("clear")
+        venue.inject("refuse", seconds=600)
         with pytest.raises(InvalidStatus, match="503"), connect(venue.url):
             pass
-        time.sleep(1)
+        venue.inject("clear")
         with connect(venue.url):
             pass
 
@@ -95,12 +97,16 @@ def test_a_slow_venue_sends_everything_later() -> None:
     """Frames come with a delay and none is missing; trade ids still rise by one."""
     with running(binance.WIRE) as venue, connect(f"{venue.url}/ws/btcusdt@trade") as client:
         client.recv(timeout=20)
-        venue.inject("slow", seconds=9, delay_s=0.5)
-        trades = [json.loads(frame) for frame in _frames(client, 8)]
+        venue.inject("slow", seconds=600, delay_s=0.5)
+        injected_ms = time.time() * 1000
+        trades: list[dict[str, int]] = []
+        late_ms: list[float] = []
+        while len(late_ms) < 2:
+            trades.append(json.loads(client.recv(timeout=30)))
+            if trades[-1]["T"] > injected_ms:
+                late_ms.append(time.time() * 1000 - trades[-1]["T"])
         assert all(trade["t"] == before["t"] + 1 for before, trade in pairwise(trades))
-        late_ms = time.time() * 1000 - trades[-1]["T"]
-        assert late_ms > 0
-        assert len(trades) > 1
+        assert min(late_ms) > 490
 
 
 def test_a_gap_shows_in_coinbases_heartbeat() -> None:
@@ -112,7 +118,7 @@ def test_a_gap_shows_in_coinbases_heartbeat() -> None:
         venue.inject("gap", count=3)
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            message = json.loads(client.recv(timeout=5))
+            message = json.loads(client.recv(timeout=30))
             if message["type"] in ("match", "last_match"):
                 ids.append(message["trade_id"])
             elif message["type"] == "heartbeat" and message["last_trade_id"] > ids[-1]:
@@ -123,13 +129,13 @@ def test_a_gap_shows_in_coinbases_heartbeat() -> None:
 
 def test_binance_pings_and_wants_its_pongs() -> None:
     """The server pings with a payload; who never answers is closed."""
-    timing = replace(binance.WIRE.timing, ping_s=0.1, pong_within_s=0.5)
+    timing = replace(binance.WIRE.timing, ping_s=0.1, pong_within_s=1.5)
     with running(binance.WIRE, timing=timing) as venue:
         with connect(f"{venue.url}/ws") as client:
-            time.sleep(1)
-            client.ping().wait(2)  # answered pings keep the connection
+            time.sleep(2)
+            assert client.ping().wait(30)  # answered pings keep the connection
         port = int(venue.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as raw:
             raw.sendall(
                 b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
@@ -165,7 +171,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
             held.put("x" * 100_000 for _ in range(6_000))
 
         venue.loop.call_soon_threadsafe(flood)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while held.queue.qsize() < 4_900 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert 4_900 < held.queue.qsize() <= 5_000

@@ -70,11 +70,11 @@ def test_a_session_keeps_its_own_timing(recordings: Path) -> None:
         running(binance.WIRE, Replay((recordings / BTC,), speed=10)) as venue,
         connect(f"{venue.url}/ws/btcusdt@bookTicker") as client,
     ):
-        client.recv(timeout=5)
+        client.recv(timeout=30)
         started = time.monotonic()
         for _ in range(count - 1):
-            client.recv(timeout=5)
-        assert 0.9 < time.monotonic() - started < 2
+            client.recv(timeout=30)
+        assert 0.9 < time.monotonic() - started < 9
 
 
 def test_every_connection_plays_from_the_start(recordings: Path) -> None:
@@ -85,8 +85,8 @@ def test_every_connection_plays_from_the_start(recordings: Path) -> None:
             with connect(f"{venue.url}/stream") as client:
                 time.sleep(pause_s)
                 client.send('{"method":"SUBSCRIBE","params":["btcusdt@bookTicker"],"id":1}')
-                client.recv(timeout=5)
-                assert [client.recv(timeout=5) for _ in range(2)] == [first, second]
+                client.recv(timeout=30)
+                assert [client.recv(timeout=30) for _ in range(2)] == [first, second]
 
 
 def test_a_loop_drops_nothing_at_the_turn(recordings: Path, tmp_path: Path) -> None:

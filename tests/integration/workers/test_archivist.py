@@ -106,7 +106,7 @@ def test_each_trade_is_archived_once_whenever_it_is_killed(
     for _ in range(4):
         process = started(redis_url, tmp_path, 0.01)
         before = len(list(tmp_path.rglob("*.parquet*")))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(list(tmp_path.rglob("*.parquet*"))) == before and time.monotonic() < deadline:
             market.write(5)
             time.sleep(0.02)
@@ -181,12 +181,12 @@ def test_a_clean_stop_writes_what_there_is(
     market = Market(client)
     market.write(20)
     process = started(redis_url, tmp_path, 3_600)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(archived(archive)) < len(market.trades) and time.monotonic() < deadline:
         time.sleep(0.05)
     market.write(20)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(30) == 0
     assert sorted(archived(archive)) == sorted(market.trades)
 
 

@@ -154,7 +154,7 @@ def read(database: Database, order_id: str) -> OrderRow:
         return orders_by_ids(connection, [order_id])[order_id]
 
 
-def until(condition: Callable[[], bool], limit_s: float = 25) -> None:
+def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline
@@ -268,7 +268,7 @@ def test_what_comes_while_thousands_are_filled_is_served_in_between(
                 self.inbox.put(quote("ETHBTC", 2))
 
     monkeypatch.setattr("workers.fulfilment.QuoteReader", _Nobody)
-    settings = LoopSettings(Market.SIMULATED, Decimal(0), 3_000_000, None)
+    settings = LoopSettings(Market.SIMULATED, Decimal(0), 60_000_000, None)  # the feed marks itself once
     loop = Loop(lease, INSTRUMENTS, database, connect(redis_url), connect(redis_url), settings)
     loop.start()
     until(lambda: read(database, many[-1]).state.value == "working")

@@ -78,7 +78,7 @@ class Simulated:
         async def inject() -> None:
             self.venues[venue].faults.inject(fault, **options)
 
-        asyncio.run_coroutine_threadsafe(inject(), self.loop).result(5)
+        asyncio.run_coroutine_threadsafe(inject(), self.loop).result(30)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def simulated(instruments: Instruments = FEW) -> Iterator[Simulated]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(30)
     try:
         yield found[0]
     finally:
@@ -154,7 +154,7 @@ class Bus:
         self,
         holds: Callable[[str], object],
         venues: Iterable[str] = VENUES,
-        limit_s: float = 10,
+        limit_s: float = 30,
         said: Callable[[str], object] | None = None,
     ) -> None:
         """Read until something holds, or has held, for each venue."""
@@ -311,7 +311,7 @@ def collecting(
             assert not any(thread.is_alive() for thread in threads)
         run.bus.spell(0.05)
         run.check()
-    deadline = time.monotonic() + 3  # nobody waits for a companion to end
+    deadline = time.monotonic() + 30  # nobody waits for a companion to end
     while left := set(threading.enumerate()) - threads_before:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)

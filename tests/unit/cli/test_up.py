@@ -43,8 +43,10 @@ def test_no_secret_is_on_a_command_line(plan: Plan) -> None:
         assert not any("the-token" in word or "the-password" in word for word in program.command)
 
 
-def test_the_simulator_gets_no_secret(plan: Plan) -> None:
+def test_the_simulator_gets_no_secret(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulated exchange is the world outside."""
+    monkeypatch.setenv("CROSSFILL_KAFKA_OPTIONS", '{"sasl.password": "the-password"}')
+    monkeypatch.setenv("CROSSFILL_BUS_URL", "kafka+ssl://user:the-password@a")
     (simulator,) = (program for program in programs(plan) if program.name == "simulator")
     assert "the-password" not in str(simulator.environment)
 
@@ -125,6 +127,12 @@ def test_the_screen_says_what_a_stranger_needs(plan: Plan, tmp_path: Path) -> No
     words = shlex.split(command)
     assert words[0] == "curl"
     assert words[-1] == '{"symbol": "LTCBTC", "order_size": 1000, "price": 0.0001}'
+
+
+def test_the_order_to_paste_is_of_a_pair_that_is_read(plan: Plan, tmp_path: Path) -> None:
+    """Another one would wait for a quote that does not come."""
+    text = screen(replace(plan, settings=Settings(pairs="ethusd,BTC-USD")), Health("up"), tmp_path)
+    assert '{"symbol": "ETH-USD", "order_size": 1, "price": "0.01"}' in text
 
 
 def test_the_screen_names_another_state_folder(plan: Plan, tmp_path: Path) -> None:

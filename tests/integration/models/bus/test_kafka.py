@@ -5,10 +5,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
-from models.bus.kafka import KafkaReader, KafkaTopics, KafkaUnavailableError, make_topics, partitions_of
+from models.bus.kafka import (
+    KafkaOptionsError,
+    KafkaReader,
+    KafkaTopics,
+    KafkaUnavailableError,
+    check_options,
+    make_topics,
+    partitions_of,
+)
 from models.bus.topics import Kind, Record
+from models.settings import Settings
 from tests.kafka import BROKERS, Kafka, running_kafka
 
 LIMIT_S = 30.0
@@ -119,6 +130,34 @@ def test_the_members_of_a_group_share_and_keep_what_was_done(kafka: Kafka) -> No
         member.close()
 
 
+def test_a_handshake_that_fails_is_told_and_delays_nobody(kafka: Kafka) -> None:
+    """The cluster speaks no TLS: what waited for it is lost and counted, the log says why, and no password."""
+    options = Settings(bus_url=SecretStr(f"kafka+ssl://user:s3cret@{kafka.brokers}")).kafka_client
+    with capture_logs() as logs:
+        topics = KafkaTopics(kafka.brokers, options=options, wait_s=1)
+        assert topics._settings["security.protocol"] == "SASL_SSL"
+        before = time.thread_time()
+        topics.publish(numbered(0, 500))
+        assert time.thread_time() - before < 1
+        until(lambda: topics.lost == 500 and logs)
+        topics.close()
+    assert (topics.sent, topics.waiting) == (0, 0)
+    assert logs[0]["event"] == "Kafka does not answer"
+    assert "SSL handshake failed" in logs[0]["why"]
+    assert "s3cret" not in str(logs)
+    with pytest.raises(KafkaUnavailableError, match="SSL handshake failed"):
+        KafkaReader(kafka.brokers, ["okx"], options=options)
+
+
+def test_an_option_that_there_is_not_is_named() -> None:
+    """Before anything is connected; of a value that is wrong what may be secret is left out."""
+    check_options({"security.protocol": "SSL", "linger.ms": "5"})
+    with pytest.raises(KafkaOptionsError, match='No such configuration property: "linger"'):
+        check_options({"linger": "5"})
+    failed = KafkaException(KafkaError(KafkaError._INVALID_ARG, "hunter2 is no PEM"))
+    assert "hunter2" not in str(KafkaOptionsError(failed, {"ssl.key.pem": "hunter2"}))
+
+
 def test_a_killed_cluster_costs_a_counted_gap_and_no_restart(kafka: Kafka) -> None:
     """Publishing never waits, what waited for too long is lost and counted, and what comes after is delivered."""
     topics = KafkaTopics(kafka.brokers, wait_s=3, queue_max=200)
@@ -141,6 +180,7 @@ def test_a_killed_cluster_costs_a_counted_gap_and_no_restart(kafka: Kafka) -> No
         return topics.sent > 100
 
     until(delivered)
+    until(lambda: not topics.waiting)  # what was published before the cluster was back may still be lost
     lost = topics.lost
     topics.publish(numbered(number, 150))
     topics.close()

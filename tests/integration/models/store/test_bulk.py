@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from models.store.bulk import Bulk, given, insert_rows
+from models.store.bulk import Bulk, given, insert_rows, rows_met
 from models.store.database import Database
 from models.store.tables import events, levels
 
@@ -42,7 +42,7 @@ def test_decimals_are_exact(database: Database) -> None:
     raised = update(levels).where(levels.c.price == this.c.price).values(taken=this.c.taken)
     with database.write() as connection:
         assert connection.execute(select(levels.c.price, levels.c.taken)).one() == (DIGITS, Decimal(1000))
-        assert Bulk(this, raised).execute(connection, [{"price": DIGITS, "taken": "2.50"}]) == 1
+        assert rows_met(Bulk(this, raised).execute(connection, [{"price": DIGITS, "taken": "2.50"}])) == 1
         assert connection.execute(select(levels.c.taken)).scalar_one() == Decimal("2.5")
 
 
@@ -53,11 +53,11 @@ def test_a_statement_counts_and_returns_what_it_met(database: Database) -> None:
     rows = [{"seq": seq, "created_us": seq * 2} for seq in range(0, 1200, 2)]
     with database.write() as connection:
         insert_rows(connection, events, [_event(seq) for seq in range(1, 1001)])
-        assert Bulk(this, changed).execute(connection, rows) == 500
+        assert rows_met(Bulk(this, changed).execute(connection, rows)) == 500
         told = Bulk(this, changed.returning(events.c.seq, events.c.created_us)).returning(connection, rows)
         assert sorted((row.seq, row.created_us) for row in told) == [(seq, 2 * seq) for seq in range(2, 1001, 2)]
         gone = delete(events).where(events.c.seq.in_(select(this.c.seq)))
-        assert Bulk(this, gone).execute(connection, rows) == 500
+        assert rows_met(Bulk(this, gone).execute(connection, rows)) == 500
         assert connection.execute(select(func.count()).select_from(events)).scalar_one() == 500
 
 

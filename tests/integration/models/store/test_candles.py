@@ -17,7 +17,6 @@ from models.store.candles import (
     check_of,
     filled,
     forget_market,
-    last_closes,
     newest_before,
     note_checks,
     prune_candles,
@@ -25,6 +24,7 @@ from models.store.candles import (
     upsert_candles,
 )
 from models.store.database import Database
+from models.store.pasts import last_closes
 from models.store.signals import insert_signals
 from models.store.tables import candles
 from tests.integration.models.store.test_signals import SIGNAL

@@ -3,12 +3,13 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Executable, text
 from sqlalchemy.exc import IntegrityError
 
 from models.domain.orders import Side
@@ -111,6 +112,74 @@ def test_a_connection_that_dies_is_said_so(postgres_url: str, then: str | None, 
     assert raised.value.retryable
     with database.read() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.close()
+
+
+def _write_at_once(database: Database, *statements: Executable) -> None:
+    with database.write() as connection, database.in_one_trip(connection):
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_the_first_error_of_one_trip_is_the_one_that_is_raised(database: Database) -> None:
+    """What came after it was not worked; nothing stays, and the connection goes on."""
+    double = owners.insert().values(id="ann", role="user", token_sha256="x", event_seq=0)
+    with pytest.raises(IntegrityError):
+        _write_at_once(database, RAISE, double, text("SELECT nothing FROM nowhere"))
+    assert _seq(database) == 0
+    _write_at_once(database, RAISE, RAISE)
+    assert _seq(database) == 2
+
+
+def _write_in_one_trip(database: Database, before: Callable[[], None]) -> None:
+    with database.write() as connection:
+        connection.execute(RAISE)
+        before()
+        with database.in_one_trip(connection):
+            connection.execute(RAISE)
+            connection.execute(RAISE)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_one_trip_over_a_connection_that_dies_writes_nothing(
+    lost: bool, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the server hangs up or falls silent: it is not available, and not an unknown end."""
+    monkeypatch.setattr(postgres.Connection, "answer_s", 1.0)
+    straight = Database.open(postgres_url)
+    ensure_owner(straight, "ann", "admin", "token of ann")
+    assert straight.engine.url.port is not None
+    proxy = Proxy(straight.engine.url.port)
+    database = Database.open(straight.engine.url.set(port=proxy.port).render_as_string(hide_password=False))
+    assert _seq(database) == 0
+    with pytest.raises(StoreUnavailableError) as raised:
+        _write_in_one_trip(database, before=proxy.drop if lost else proxy.half_open)
+    proxy.heal()
+    assert type(raised.value) is StoreUnavailableError
+    assert _seq(database) == 0
+    database.close()
+    proxy.close()
+    straight.close()
+
+
+def test_a_connection_that_was_not_used_of_late_is_asked_first(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that died meanwhile is replaced, with all others of the pool, and nobody hears of it."""
+    monkeypatch.setattr(module, "TRUSTED_S", 0.0)
+    database = Database.open(postgres_url)
+    ensure_owner(database, "ann", "admin", "token of ann")
+    with database.read() as connection, database.read() as other:
+        processes = [each.execute(text("SELECT pg_backend_pid()")).scalar_one() for each in (connection, other)]
+    killer = Database.open(postgres_url)
+    for process in processes:
+        with killer.read() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:process, 5000)"), {"process": process})
+    killer.close()
+    with database.write() as connection, database.write() as other:
+        connection.execute(RAISE)
+        assert other.execute(text("SELECT pg_backend_pid()")).scalar_one() not in processes
+    assert _seq(database) == 1
     database.close()
 
 

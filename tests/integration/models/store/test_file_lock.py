@@ -24,9 +24,11 @@ GREEDY = """
 import sys, time
 from models.store.file_lock import FileLock
 lock = FileLock(sys.argv[1])
+holds = open(sys.argv[1] + ".holds", "ab", buffering=0)
 print("begins", flush=True)
 while True:
     lock.acquire()
+    holds.write(b"x")
     time.sleep(0.002)
     lock.release()
 """
@@ -46,7 +48,7 @@ def _process(code: str, path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_the_lock_is_free_when_its_holder_is_killed(tmp_path: Path) -> None:
     """The system drops it with the process, whatever the process was doing."""
-    lock = FileLock(str(tmp_path / "lock"), timeout_s=5)
+    lock = FileLock(str(tmp_path / "lock"), timeout_s=30)
     with _process(HOLD, tmp_path / "lock") as holder:
         with pytest.raises(LockTimeoutError):
             FileLock(str(tmp_path / "lock"), timeout_s=0.05).acquire()
@@ -64,8 +66,8 @@ def test_waiting_for_a_stopped_holder_ends(tmp_path: Path) -> None:
         before = time.monotonic()
         with pytest.raises(LockTimeoutError):
             lock.acquire()
-        assert 0.2 <= time.monotonic() - before < 2
-    other = FileLock(str(tmp_path / "lock"), timeout_s=5)
+        assert time.monotonic() - before >= 0.2
+    other = FileLock(str(tmp_path / "lock"), timeout_s=30)
     for each in (other, lock, other):  # who gave up keeps nothing
         each.acquire()
         each.release()
@@ -93,17 +95,17 @@ def test_who_gave_up_may_come_again(tmp_path: Path) -> None:
 
 def test_a_greedy_process_does_not_starve_others(tmp_path: Path) -> None:
     """One that takes the lock again at once must queue behind who waits: the wait is one hold or two, not more."""
-    lock = FileLock(str(tmp_path / "lock"), timeout_s=5)
+    lock = FileLock(str(tmp_path / "lock"), timeout_s=30)
     waits = []
     with _process(GREEDY, tmp_path / "lock"):
         for _ in range(50):
-            before = time.monotonic()
+            before = (tmp_path / "lock.holds").stat().st_size
             lock.acquire()
-            waits.append(time.monotonic() - before)
+            waits.append((tmp_path / "lock.holds").stat().st_size - before)
             lock.release()
             time.sleep(0.001)
     lock.close()
-    assert sorted(waits)[25] < 0.02
+    assert sorted(waits)[25] <= 2
 
 
 def test_threads_exclude_each_other(tmp_path: Path) -> None:

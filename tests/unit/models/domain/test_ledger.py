@@ -33,7 +33,7 @@ def test_each_rule_sells_what_it_says(case: str, rule: str) -> None:
     for at_s, price, size in SHOWN[case]:
         now_us = int(at_s * SECOND)
         ledger.show(now_us, price, size)
-        left = ledger.available(now_us)
+        left = ledger.left
         sold += left
         if left:
             ledger.take(left)

@@ -157,6 +157,27 @@ def test_a_signal_that_is_known_to_be_raised_is_not_raised_again() -> None:
     assert seen(fed(crosses, [3, 2, 5, 1])) == [(3, DEATH)]
 
 
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(VARIANTS)), closes, closes, closes)
+def test_one_with_more_closes_takes_the_place_of_another_and_tells_nothing_twice(
+    variant: str, past: list[int], before: list[int], after: list[int]
+) -> None:
+    """Signals alternate across it, though its averages may cross at another candle; none is of the past."""
+    first, now = Crosses(SMALL, variant), len(past) + len(before)
+    told = fed(first, before, len(past))
+    second = Crosses(SMALL, variant)
+    fed(second, [*past, *before], raising=False)
+    second.succeed(first)
+    later = fed(restarted(second, variant), after, now)
+    assert all(signal.open_time_us >= now * HOUR_US for signal in later)
+    assert all(one.cross is not other.cross for one, other in pairwise([*told, *later]))
+    # From the first cross on it sees what one does that was warm from the beginning.
+    warm = Crosses(SMALL, variant)
+    fed(warm, [*past, *before], raising=False)
+    right = seen(fed(warm, after, now))
+    assert seen(later) in (right, right[1:])
+
+
 def test_the_state_is_small() -> None:
     """A simple average keeps as many closes as it needs, an exponential one a few numbers whatever its length."""
     sizes = {}
