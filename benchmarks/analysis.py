@@ -1,8 +1,10 @@
 """The analyst: from a trade to its average on the topic, whether it keeps up, and what a trade costs beside many pairs.
 
 A process plays the collectors: it writes what it made in batches of 4 ms, each trade stamped with the time at which it
-was made. The analyst is the real process, held to one core; a reader takes the topics as an outsider would, and
-compares a record's time with its own clock. `python -m benchmarks.analysis feed ...` is the first of these.
+was made. The analyst is the real process, held to one core with its keeper; a reader takes the topics as an outsider
+would, and compares a record's time with its own clock. What the feeder, Valkey and a reader take without any analyst is
+measured first: it is in all that is measured then. `python -m benchmarks.analysis feed ...` is the first of these.
+`python -m benchmarks.analysis 30 600` runs all, each latency for 30 seconds and the steady market for 600.
 """
 
 import math
@@ -26,8 +28,9 @@ import psutil
 
 from models.bus.client import connect
 from models.bus.names import quotes_stream
-from models.bus.quotes import BATCHES_MAX, encode
+from models.bus.quotes import BATCHES_MAX, decode, encode
 from models.bus.topics import TopicReader
+from models.domain import vwap
 from models.domain.analysis import Analysis, Rules
 from models.domain.decimals import EXACT
 from models.domain.instruments import Instrument, Instruments, Product
@@ -43,10 +46,14 @@ BATCH_S = 0.004
 WARM_S = 3.0
 VENUES = ("binance", "coinbase", "deribit", "htx", "kraken", "okx")
 PAIRS = 50  # of each venue
-RATE = 5_000  # trades a second
+RATES = (1_000, 5_000)
 LATENCY_S = 30.0
+ALONE_S = 8.0
 AIM_MS = 10
 STEADY_S = 600.0
+MINUTE_S = 60.0
+GROWS_MB = 1.0  # a minute: less is taken for flat
+SHORT_S = (60, 90, 120)
 STEADY_TRADES, STEADY_QUOTES = 600, 3_000  # a second: two and ten of each product
 MANY = (3, 3_000)
 FLAT_TRADES, BATCH = 100_000, 20
@@ -98,9 +105,9 @@ class Market:
 def feed(url: str, trades_s: float, quotes_s: float, duration_s: float) -> None:
     """Be the collectors for some time: every 4 ms one batch of each venue that had something to say."""
     client, market = connect(url), Market(PAIRS)
-    begun, marked, done = time.monotonic(), 0.0, 0.0
+    begun_at, marked, done = time.monotonic(), 0.0, 0.0
     made = [0, 0]
-    while (now := time.monotonic() - begun) < duration_s:
+    while (now := time.monotonic() - begun_at) < duration_s:
         by_venue: defaultdict[str, list[BusItem]] = defaultdict(list)
         for place, (rate, make) in enumerate(((trades_s, market.trade), (quotes_s, market.quote))):
             due = int(now * rate) - made[place]
@@ -117,7 +124,7 @@ def feed(url: str, trades_s: float, quotes_s: float, duration_s: float) -> None:
         for items in by_venue.values():
             pipeline.xadd(quotes_stream(0), {b"b": encode(items)}, maxlen=BATCHES_MAX, approximate=True)
         pipeline.execute()
-        time.sleep(max(0.0, begun + done + BATCH_S - time.monotonic()))
+        time.sleep(max(0.0, begun_at + done + BATCH_S - time.monotonic()))
 
 
 @contextmanager
@@ -135,10 +142,8 @@ def analysing(url: str, folder: Path) -> Iterator[psutil.Process]:
         "CROSSFILL_HOME": str(folder),
     }
     with Popen([sys.executable, "-m", "benchmarks.analysis", "analyst"], cwd=ROOT, env=environment) as child:
-        process = psutil.Process(child.pid)
-        process.cpu_affinity([max(process.cpu_affinity())])
         try:
-            yield process
+            yield psutil.Process(child.pid)
         finally:
             child.terminate()
             child.wait(30)
@@ -155,9 +160,14 @@ def running() -> Iterator[tuple[str, psutil.Process]]:
         yield url, process
 
 
-def feeding(url: str, *arguments: float) -> Popen[bytes]:
+@contextmanager
+def feeding(url: str, *arguments: float) -> Iterator[None]:
     """Run the feeder in a process of its own."""
-    return Popen([sys.executable, "-m", "benchmarks.analysis", "feed", url, *map(str, arguments)], cwd=ROOT)
+    with Popen([sys.executable, "-m", "benchmarks.analysis", "feed", url, *map(str, arguments)], cwd=ROOT) as feeder:
+        try:
+            yield
+        finally:
+            feeder.terminate()
 
 
 def late(url: str, duration_s: float, kind: str) -> list[float]:
@@ -171,43 +181,87 @@ def late(url: str, duration_s: float, kind: str) -> list[float]:
     return found
 
 
+def late_alone(rate: float) -> list[float]:
+    """Return how late trades themselves are read, in ms, when there is no analyst."""
+    found: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_valkey(Path(folder)) as url,
+        feeding(url, rate, 0, ALONE_S + WARM_S),
+    ):
+        reader, after = connect(url), b"$"
+        until = time.monotonic() + ALONE_S
+        while time.monotonic() < until:
+            answer: Any = reader.xread({quotes_stream(0): after}, count=64, block=100)
+            now_us = clock_us()
+            for after, fields in [entry for _, entries in answer for entry in entries]:  # noqa: B007 -- where it reads on
+                trades = (item for item in decode(fields[b"b"]) if isinstance(item, Trade))
+                found += [(now_us - trade.received_time_us) / 1_000 for trade in trades]
+    return found
+
+
+def spent_s(process: psutil.Process) -> float:
+    """Return the CPU time of the analyst and its keeper."""
+    return float(sum(sum(each.cpu_times()[:2]) for each in (process, *process.children())))
+
+
+def begun(url: str) -> None:
+    """Wait until the analyst tells something, and a little more."""
+    while not late(url, 0.5, "vwap"):
+        pass
+    time.sleep(WARM_S)
+
+
 def latency(duration_s: float) -> None:
     """Print how long an average takes from its trade to who reads the topic."""
-    with running() as (url, process):
-        feeder = feeding(url, RATE, 0, duration_s + WARM_S)
-        late(url, WARM_S, "vwap")
-        before = sum(process.cpu_times()[:2])
-        found = late(url, duration_s - 1, "vwap")
-        spent = (sum(process.cpu_times()[:2]) - before) / (duration_s - 1)
-        feeder.wait()
-    p50, p99 = median(found), quantiles(found, n=100)[98]
-    reached = "reached" if p99 < AIM_MS else "**not reached**"
+    print("| trades a second | | p50, ms | p90 | p99 | max | of a core |\n|--:|---|--:|--:|--:|--:|--:|")
+    for rate in RATES:
+        _print_late(rate, "without an analyst: the feeder, Valkey, a reader", late_alone(rate), "")
+        with running() as (url, process), feeding(url, rate, 0, math.inf):
+            begun(url)
+            before = spent_s(process)
+            found = late(url, duration_s, "vwap")
+            spent = (spent_s(process) - before) / duration_s
+            _print_late(rate, f"averages of one of {PAIRS} pairs, read on its topic", found, f"{spent:.0%}")
+    p99 = quantiles(found, n=100)[98]
     print(
-        f"{len(found):,} averages of one of {PAIRS} pairs at {RATE:,} trades/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms "
-        f"(aim {AIM_MS}: {reached}), max {max(found):.1f}; the analyst takes {spent:.0%} of its core."
+        f"\nAim: p99 below {AIM_MS} ms at {RATES[-1]:,} trades/s: {'reached' if p99 < AIM_MS else '**not reached**'}."
     )
 
 
+def _print_late(rate: float, what: str, found: list[float], spent: str) -> None:
+    cuts = quantiles(found, n=100)
+    figures = " | ".join(f"{each:.1f}" for each in (cuts[49], cuts[89], cuts[98], max(found)))
+    print(f"| {rate:,} | {what} | {figures} | {spent} |", flush=True)
+
+
 def steady(duration_s: float) -> None:
-    """Print whether it keeps up with six venues of fifty pairs, and its memory."""
-    with running() as (url, process):
+    """Print minute by minute whether it keeps up with six venues of fifty pairs, and its memory."""
+    print(
+        f"{STEADY_TRADES:,} trades/s and {STEADY_QUOTES:,} quotes/s of six venues of {PAIRS} pairs, all on one core.\n"
+    )
+    print("| minute | lag p50, ms | p99 | worst | analyst, MB | keeper, MB | Valkey, MB | of a core |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|")
+    memory, worst = [], []
+    with running() as (url, process), feeding(url, STEADY_TRADES, STEADY_QUOTES, math.inf):
+        begun(url)
         client = connect(url)
-        feeder = feeding(url, STEADY_TRADES, STEADY_QUOTES, duration_s + WARM_S)
-        time.sleep(WARM_S)
-        lags, memory, before = [], [], sum(process.cpu_times()[:2])
-        step_s = duration_s / 60
-        for _ in range(60):
-            lags.append(max(late(url, step_s / 2, "quote"), default=0.0))
+        for minute in range(1, max(2, round(duration_s / MINUTE_S)) + 1):
+            before = spent_s(process)
+            cuts = quantiles(found := late(url, MINUTE_S, "quote"), n=100)
+            spent = (spent_s(process) - before) / MINUTE_S
             memory.append(process.memory_info().rss / 1e6)
-            time.sleep(step_s / 2)
-        spent = (sum(process.cpu_times()[:2]) - before) / duration_s
-        used = client.info("memory")["used_memory"] / 1e6
-        feeder.wait()
-    print("| part of the run | worst lag, ms | memory of the analyst, MB |\n|---|--:|--:|")
-    for place in range(0, 60, 10):
-        part = slice(place, place + 10)
-        print(f"| {place // 10 + 1} of 6 | {max(lags[part]):.0f} | {max(memory[part]):.1f} |")
-    print(f"\nIt takes {spent:.0%} of its core; Valkey has {used:.0f} MB at the end.")
+            worst.append(cuts[98])
+            keeper = sum(each.memory_info().rss for each in process.children()) / 1e6
+            used = client.info("memory")["used_memory"] / 1e6
+            lags = f"{cuts[49]:.1f} | {cuts[98]:.1f} | {max(found):.0f}"
+            print(f"| {minute} | {lags} | {memory[-1]:.1f} | {keeper:.1f} | {used:.0f} | {spent:.0%} |", flush=True)
+    half = len(memory) // 2
+    grows = (memory[-1] - memory[half]) / max(1, len(memory) - 1 - half)
+    flat = "flat: reached" if grows < GROWS_MB else "**not flat**"
+    lag = "not growing: reached" if median(worst[half:]) <= 2 * median(worst[:half]) else "**growing**"
+    print(f"\nThe second half: memory grows by {grows:.2f} MB a minute ({flat}), the lag (p99) is {lag}.")
+    print(f"The windows of 5 minutes to an hour are shortened to {SHORT_S} s here, so that they are full early.")
 
 
 def flat() -> None:
@@ -226,8 +280,8 @@ def flat() -> None:
 def _spent_us(pairs: int) -> float:
     analysis, market = Analysis(Rules("simulated", 200), pairs_of(pairs)), Market(pairs)
     time_us = clock_us()
-    begun = [each for symbol in range(pairs) for each in market.each_venue(symbol, time_us)]
-    analysis.apply(begun)
+    first = [each for symbol in range(pairs) for each in market.each_venue(symbol, time_us)]
+    analysis.apply(first)
     step_us, spent_ns, made = 1_000_000 // (pairs * len(VENUES)), 0, 0
     while made < FLAT_TRADES:
         batch: list[BusItem] = []
@@ -255,6 +309,9 @@ if __name__ == "__main__":
         case ["feed", url, trades_s, quotes_s, duration_s]:
             feed(url, float(trades_s), float(quotes_s), float(duration_s))
         case ["analyst"]:
+            this = psutil.Process()
+            this.cpu_affinity([max(this.cpu_affinity())])  # and the keeper's, its child
+            vwap.SECONDS_SPANS_S = SHORT_S
             settings = Settings()
             analyst.run(settings, pairs_of(PAIRS), Database.open(settings.database))
         case numbers:

@@ -97,7 +97,7 @@ def tell(pipeline: Any, records: Iterable[Record], length: int = LENGTH) -> None
 def packed(records: Iterable[Record]) -> bytes | None:
     """Return records as APPEND takes them; None where there are none."""
     # As text, because the server's side knows no other kind of bytes.
-    told = [(topic_stream(each.topic), each.kind.value, each.key, each.value.decode()) for each in records]
+    told = [(topic_stream(each.topic), each.kind, each.key, each.value.decode()) for each in records]
     return _pack([*chain.from_iterable(told)]) if told else None
 
 
