@@ -33,7 +33,7 @@ class System:
         """Return an HTTP client that is signed in."""
         return httpx.Client(base_url=self.api, headers={"Authorization": f"Bearer {self.token}"}, timeout=40)
 
-    def stop(self, number: int = signal.SIGINT, limit_s: float = 15) -> int:
+    def stop(self, number: int = signal.SIGINT, limit_s: float = 40) -> int:
         """Send a signal, wait for the end and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -78,13 +78,13 @@ def running_system(home: Path, *arguments: str, environment: Mapping[str, str] |
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(15)
+                process.wait(40)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
 
 
-def _wait_ready(api: str, process: subprocess.Popen[bytes], log: Path, limit_s: float = 60) -> None:
+def _wait_ready(api: str, process: subprocess.Popen[bytes], log: Path, limit_s: float = 180) -> None:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -137,7 +137,7 @@ def recorded_synthetic(folder: Path, seconds: int) -> Path:
             "--out",
             str(folder),
         ]
-        subprocess.run(record, cwd=ROOT, env=environment, check=True, timeout=seconds + 30)
+        subprocess.run(record, cwd=ROOT, env=environment, check=True, timeout=seconds + 120)
     finally:
         simulator.terminate()
         simulator.wait(10)

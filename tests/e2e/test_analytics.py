@@ -30,10 +30,10 @@ from tests.services import MARKET_DATA, ROOT, market_data
 
 RECORDING = "binance_spot_btcusdt_2024-08-08.raw.gz"
 PLAYED_S = 180  # of the recording
-PAUSES = 2  # of a minute each, the longest that a replay makes: meanwhile the system starts and clients come
+PAUSES = 3  # of a minute each, the longest that a replay makes: meanwhile the system starts and clients come
 SPEED = 10
 RECORDED_S = 20  # of the simulator's market, where there is no recording
-LIMIT_S = 50
+LIMIT_S = 180
 WINDOW = 200
 MARGIN_US = 3_000_000  # before the newest trade: what ends later may be still made
 SCALE = 10**16  # of prices and sizes, whose product is then a whole number
@@ -209,7 +209,7 @@ def _listening(system: System, run: Run) -> Iterator[None]:
     thread = threading.Thread(target=listen)
     thread.start()
     try:
-        assert begun.wait(10)
+        assert begun.wait(60)
         yield
     finally:
         ended.set()

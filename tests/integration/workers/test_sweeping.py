@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from models.settings import Settings
 from models.store.database import Database
 from models.store.owners import ensure_owner
 from models.store.schema import fix_shards
-from models.store.tables import events, jobs, orders
+from models.store.tables import events, jobs, orders, shards
 from tests.integration.workers.test_fulfilment import clock_us, place, running_worker, until
 from tests.services import ROOT
 from workers.housekeeping import sweep_due
 
-ROWS = 60_000
+ROWS = 10_000
+SWEEPS = 5
 PAST_US = 10_000_000
 
 
@@ -114,28 +116,39 @@ def count(database: Database, table: Any, **values: str) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def sweeps(database: Database, settings: Settings, waiting: Callable[[], int], queue: str, for_s: float) -> set[int]:
-    """Sweep for a time beside a backlog, and until some of it is worked; return what the sweeps have sent.
+def sweeps(
+    database: Database,
+    settings: Settings,
+    waiting: Callable[[], int],
+    queue: str,
+    add: Callable[[int], None],
+    pause_s: float = 0,
+) -> set[int]:
+    """Sweep beside a backlog that is worked, and is kept up however fast it is; return what the sweeps have sent.
 
-    In the queue is only what a sweep has put there.
+    In the queue is only what a sweep has put there. A sweep after which nothing waits any more proves nothing.
     """
     published: list[int] = []
-    before = waiting()
-    until_s = time.monotonic() + for_s
+    before, beside, worked = waiting(), 0, False
     with connect(settings.broker) as client:
-        while waiting() == before or time.monotonic() < until_s:
+        while beside < SWEEPS or not worked:
             assert client.llen(queue) == sum(published)
             published.append(sweep_due(database, settings))
-            time.sleep(for_s / 10)
-    assert waiting() > 0
+            left = waiting()
+            time.sleep(pause_s)
+            beside, worked = beside + (left > 0), worked or left < before
+            if left < ROWS / 2:
+                add(ROWS // 2)
+                before = waiting()
     return set(published)
 
 
 def test_a_backlog_of_jobs_that_is_worked_needs_no_wake_up(
     settings: Settings, database: Database, broker: redis.Redis, tmp_path: Path
 ) -> None:
-    """Of 60,000 due jobs, nor after the broker was emptied; one wake-up once nobody works them, and no second."""
-    add_jobs(database, ROWS)
+    """Of thousands of due jobs, nor after the broker was emptied; one wake-up once nobody works them, and no second."""
+    add = partial(add_jobs, database)
+    add(ROWS)
 
     def waiting() -> int:
         return count(database, jobs, state="queued")
@@ -143,9 +156,10 @@ def test_a_backlog_of_jobs_that_is_worked_needs_no_wake_up(
     with jobs_worker(settings, tmp_path):
         wake(settings)
         until(lambda: waiting() < ROWS - 10)
-        assert sweeps(database, settings, waiting, Queue.JOBS.value, 2.5) == {0}
+        assert sweeps(database, settings, waiting, Queue.JOBS.value, add, 0.5) == {0}
         broker.flushall()
-        assert sweeps(database, settings, waiting, Queue.JOBS.value, 2.5) == {0}
+        assert sweeps(database, settings, waiting, Queue.JOBS.value, add, 0.5) == {0}
+    add(1)
     broker.flushall()
     until(lambda: sweep_due(database, settings) == 1)
     assert sum(sweep_due(database, settings) for _ in range(8)) == 0
@@ -155,24 +169,30 @@ def test_a_backlog_of_jobs_that_is_worked_needs_no_wake_up(
 def test_a_backlog_of_orders_that_is_placed_needs_no_wake_up(
     settings: Settings, database: Database, broker: redis.Redis, tmp_path: Path
 ) -> None:
-    """Of 60,000 queued orders, nor after the broker was emptied; one wake-up once the shard has no owner."""
-    for _ in range(ROWS // 5_000):
-        place(database, count=5_000)
-    age_orders(database)
+    """Of thousands of queued orders, nor after the broker was emptied; one wake-up once the shard has no owner."""
+
+    def add(count: int) -> None:
+        place(database, count=count)
+        age_orders(database)
+
+    add(ROWS)
 
     def waiting() -> int:
         return count(database, orders, state="queued")
 
     queue = orders_queue(0)
-    with running_worker("fulfilment", settings.database, settings.broker, tmp_path) as worker:
+    with running_worker("fulfilment", settings.database, settings.broker, tmp_path, lease_s=60) as worker:
         until(lambda: waiting() < ROWS)
-        assert sweeps(database, settings, waiting, queue, 0.3) == {0}  # an owner places them all in seconds
+        assert sweeps(database, settings, waiting, queue, add) == {0}
         broker.flushall()
-        assert sweep_due(database, settings) == 0
+        assert sweeps(database, settings, waiting, queue, add) == {0}
         os.killpg(worker.pid, signal.SIGKILL)
-    assert waiting() > 0
+    add(1)
     broker.flushall()
-    until(lambda: sweep_due(database, settings) == 1)  # when the lease has run out
+    assert sweep_due(database, settings) == 0
+    with database.write() as connection:
+        connection.execute(shards.update().values(lease_until_us=0))  # it has run out
+    assert sweep_due(database, settings) == 1
     assert sum(sweep_due(database, settings) for _ in range(8)) == 0
     assert broker.llen(queue) == 1
 

@@ -15,6 +15,7 @@ from models.archive.layout import Entry, Kind, Series
 from models.archive.rows import Rows
 from models.domain.decimals import EXACT
 from models.domain.history import Chunk, Print, Span
+from tests.examples import examples
 from tests.services import ROOT
 from workers.archive import holes_of
 from workers.bars import Bar, Bars, joined
@@ -71,7 +72,7 @@ def model(trades: list[tuple[str, Print]], interval_us: int) -> list[Bar]:
     return [bars[key] for key in sorted(bars)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(12))
 @example(
     [
         ("okx", Print(NOON_US, "1", Decimal(295), Decimal(339), "buy")),
@@ -108,7 +109,7 @@ def test_bars_are_those_of_a_plain_computation(
     bars.close()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(10))
 @given(told(wide))
 def test_numbers_that_might_overflow_are_computed_by_hand(
     tmp_path_factory: pytest.TempPathFactory, trades: list[tuple[str, Print]]

@@ -18,6 +18,7 @@ from models.archive.layout import DAY_MS, Entry, File, Kind, Series, file_at
 from models.archive.reading import read_chunks, read_spans
 from models.archive.rows import SCALE_MAX, WHOLE_MAX, Rows
 from models.domain.history import Chunk, Print, Sample, Span
+from tests.examples import examples
 
 NOON_MS = 1_795_262_400_000  # 2026-11-21T12:00Z
 PAIR = "BTC-USDT"
@@ -77,7 +78,7 @@ def archive(tmp_path: Path) -> Archive:
     return Archive(str(tmp_path / "archive"), MARKET)
 
 
-@settings(deadline=None)  # the first file takes longer
+@settings(deadline=None, max_examples=examples(30))  # the first file takes longer
 @given(st.lists(chunks, min_size=1, max_size=6))
 def test_what_is_archived_is_read_back_as_it_was(told: list[Chunk]) -> None:
     """Every digit, every None, in the order of its entry, whatever the scales beside it: prices are never rounded."""

@@ -6,14 +6,13 @@ next deadline. `make test` runs a few examples; the nightly form, thousands:
 A failure prints the steps that lead to it, as code.
 """
 
-import os
-
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.examples import examples
 from tests.unit.models.domain.book_machine import BookMachine
 
-EXAMPLES = int(os.environ.get("CROSSFILL_TEST_EXAMPLES", "60"))
+EXAMPLES = examples(60)
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,

@@ -17,6 +17,7 @@ from models.domain.orders import Order, OrderState, Reason, Side, TimeInForce
 from models.domain.outcomes import VenueSwitch
 from models.domain.quotes import BusItem, Mark, Quote
 from models.domain.replay import NoOpeningError, Placing, Played, Replay, rerun
+from tests.examples import examples
 from tests.oracle import expected
 
 SECOND = 1_000_000
@@ -154,7 +155,7 @@ def _one_by_one(told: Told, orders: list[Placing], ended_us: int) -> list[dict[s
 
 
 @given(EVENTS)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(120))
 def test_a_book_for_each_pair_fills_as_one_book_for_all_and_as_the_oracle(events: list[Any]) -> None:
     """Pairs share nothing but their venues' words; the oracle shares no code with the book."""
     told, orders, ended_us = _happening(events)
