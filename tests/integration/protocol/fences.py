@@ -124,16 +124,16 @@ class Fence:
 
 
 FENCES = (
-    Fence("epoch in the outcome transaction", ("level", "twice"), 45, patches=(epoch,)),
+    Fence("epoch in the outcome transaction", ("level", "twice"), 4, patches=(epoch,)),
     Fence("order row, where the epoch is gone too", ("size", "end", "events"), patches=(epoch, order_row)),
     Fence("expiry of a lease", ("a running lease",), patches=(lease_expiry,)),
-    Fence("new epoch of each claim", ("events", "end", "due"), 12, patches=(new_epoch,)),
-    Fence("token of a connection", ("level", "twice"), 4, Plan(make_book=TokenlessBook)),
+    Fence("new epoch of each claim", ("events", "end", "due"), patches=(new_epoch,)),
+    Fence("token of a connection", ("level", "twice"), plan=Plan(make_book=TokenlessBook)),
     Fence("tokens loaded", ("token",), plan=Plan(load_tokens=False)),
-    Fence("number of a quote", ("level", "twice"), 14, Plan(make_book=NumberlessBook)),
+    Fence("number of a quote", ("level", "twice"), 23, Plan(make_book=NumberlessBook)),
     Fence("levels stored", ("level", "twice"), patches=(levels_stored,)),
     Fence("levels loaded", ("level", "twice"), plan=Plan(load_levels=False)),
-    Fence("book dropped after an unknown COMMIT", ("end", "due"), 28, Plan(loop=TrustingLoop)),
-    Fence("event counter in the transaction", ("events",), patches=(event_counter,)),
+    Fence("book dropped after an unknown COMMIT", ("end", "due"), 24, Plan(loop=TrustingLoop)),
+    Fence("event counter in the transaction", ("events",), 1, patches=(event_counter,)),
     Fence("idempotency key", ("key",), plan=Plan(keys=False)),
 )

@@ -44,16 +44,17 @@ def _ran(seed: int, template: Path, folder: Path, plan: Plan | None = None) -> I
 
 def test_nothing_is_lost_and_nothing_is_sold_twice(template: Path, tmp_path: Path) -> None:
     """Whatever fails, stops, dies, comes late or comes twice: every promise holds once it is over."""
-    seen: Counter[str] = Counter()
+    met: Counter[str] = Counter()  # by how many seeds
     for seed in _seeds():
         for world in _ran(seed, template, tmp_path):
             found = violations(world)
             again = f"CROSSFILL_TEST_SEEDS={seed} make test ARGS=tests/integration/protocol"
             assert not found, "\n".join([f"seed {seed} fails; once more: {again}", *found])
-            seen += world.counts
+            met.update(name for name, count in world.counts.items() if count)
     if len(_seeds()) >= FEW:
-        wanted = {*RATES, "FencedError", "CommitUnknownError", "commit done", "commit undone", "key seen again"}
-        assert {name for name in wanted if not seen[name]} == set(), "nobody met this fault: the seeds prove little"
+        seldom = {name for name in RATES if met[name] <= len(_seeds()) / 2}
+        seldom |= {"FencedError", "CommitUnknownError", "commit done", "commit undone", "key seen again"} - met.keys()
+        assert not seldom, f"of {len(_seeds())} seeds too few met {seldom}, so they prove little; they met {met}"
 
 
 def test_a_seed_replays(template: Path, tmp_path: Path) -> None:
