@@ -29,7 +29,7 @@ from tests.integration.workers.test_fulfilment import clock_us, place, running_w
 from tests.services import ROOT
 from workers.housekeeping import sweep_due
 
-ROWS = 10_000
+ROWS = 60_000
 SWEEPS = 5
 PAST_US = 10_000_000
 
@@ -146,7 +146,7 @@ def sweeps(
 def test_a_backlog_of_jobs_that_is_worked_needs_no_wake_up(
     settings: Settings, database: Database, broker: redis.Redis, tmp_path: Path
 ) -> None:
-    """Of thousands of due jobs, nor after the broker was emptied; one wake-up once nobody works them, and no second."""
+    """Of 60,000 due jobs, nor after the broker was emptied; one wake-up once nobody works them, and no second."""
     add = partial(add_jobs, database)
     add(ROWS)
 
@@ -169,10 +169,11 @@ def test_a_backlog_of_jobs_that_is_worked_needs_no_wake_up(
 def test_a_backlog_of_orders_that_is_placed_needs_no_wake_up(
     settings: Settings, database: Database, broker: redis.Redis, tmp_path: Path
 ) -> None:
-    """Of thousands of queued orders, nor after the broker was emptied; one wake-up once the shard has no owner."""
+    """Of 60,000 queued orders, nor after the broker was emptied; one wake-up once the shard has no owner."""
 
     def add(count: int) -> None:
-        place(database, count=count)
+        for _ in range(0, count, 5_000):
+            place(database, count=min(count, 5_000))
         age_orders(database)
 
     add(ROWS)
