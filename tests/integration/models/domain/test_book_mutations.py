@@ -64,8 +64,6 @@ MUTATIONS = [
     (book, "if not quote.live:", "if False:"),
     (book, "queue.head < first and", "queue.head < inf and"),
     (book, "symbol.now_us, act, about = inputs.popleft()", "symbol.now_us, act, about = inputs.pop()"),
-    (book, "due = dict.fromkeys(self._busy)", "due: dict[Symbol, None] = {}"),
-    (book, "self._unplaced.get(seq) if resting is None else", "None if resting is None else"),
 ]
 
 

@@ -330,6 +330,19 @@ def test_what_comes_for_a_symbol_that_is_not_done_is_judged_afterwards_at_its_ow
     assert found == [*((seq, "filled", ["1"]) for seq in range(4)), (4, "cancelled", [])]
 
 
+def test_an_order_that_waits_to_be_placed_expires_before_what_came_after_its_deadline() -> None:
+    """It is placed at the time of its step, when nothing crosses it, and sells nothing on the later quote."""
+    book = Book(PAIRS)
+    orders = [order(0, "1"), order(1, "1", "0.0002", deadline_us=T0 + 5)]
+    found = sizes(book.step(T0, items=[mark(), quote(1, "0.0001", "1")], orders=orders, outcomes_max=1))
+    result = book.step(T0 + 10, items=[quote(2, "0.0003", "9")], outcomes_max=1)
+    found += sizes(result)
+    while result.more:
+        result = book.step(T0 + 11, outcomes_max=1)
+        found += sizes(result)
+    assert found == [(0, "filled", ["1"]), (1, "working", []), (1, "expired", [])]
+
+
 def test_an_order_that_waits_to_be_placed_is_cancelled_and_not_placed_twice() -> None:
     """It may be given again before its turn has come, and its cancel too."""
     book = Book(PAIRS)
@@ -342,6 +355,16 @@ def test_an_order_that_waits_to_be_placed_is_cancelled_and_not_placed_twice() ->
         result = book.step(T0 + 1)
         found += sizes(result)
     assert found == [(seq, "filled", ["1"]) for seq in range(4)]  # each was given before the cancel came
+
+
+def test_a_cancel_of_an_order_that_waits_to_be_placed_ends_it_once_it_rests() -> None:
+    """Though the cancel is given once only."""
+    book = Book(PAIRS)
+    orders = [order(0, "1"), order(1, "1", "0.0002")]
+    book.step(T0, items=[mark(), quote(1, "0.0001", "1")], orders=orders, outcomes_max=1)
+    assert list(book.unplaced) == [1]
+    result = book.step(T0 + 1, cancels=[1])
+    assert (sizes(result), result.more, len(book)) == ([(1, "cancelled", [])], False, 0)
 
 
 prices = st.sampled_from(["0.0008", "0.000801", "0.000802"])
