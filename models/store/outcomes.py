@@ -69,9 +69,6 @@ def commit_outcomes(
         if head is None:
             raise FencedError(lease)
         with database.in_one_trip(connection):
-            if not database.is_sqlite:
-                # A plan from when a table was small would read all of it for each batch when it is large.
-                connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
             met = _update_orders(connection, written)
             insert_rows(connection, splits, split_rows)
             _write_levels(connection, lease.shard, changed)

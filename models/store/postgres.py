@@ -58,6 +58,8 @@ def options() -> dict[str, str | int]:
         "options": (
             f"-c lock_timeout={LOCK_S * 1000} -c statement_timeout={STATEMENT_S * 1000}"
             f" -c idle_in_transaction_session_timeout={IDLE_S * 1000}"
+            # A plan from when a table was small would read all of it for each batch when it is large.
+            " -c plan_cache_mode=force_custom_plan"
         ),
         "keepalives_idle": GONE_S // 2,
         "keepalives_interval": 1,
